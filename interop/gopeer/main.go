@@ -1,0 +1,302 @@
+// Command gopeer is go-libp2p behind the command line of Kith's interoperability suite: see interop/README.md.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/multiformats/go-multiaddr"
+
+	"github.com/kith-p2p/kith/interop/internal/peercmd"
+)
+
+func main() {
+	program := peercmd.Program{
+		Capabilities: peercmd.Capabilities{
+			Transports: []string{"tcp"},
+			Security:   []string{"noise", "tls"},
+			Muxers:     []string{"yamux"},
+			KeyTypes:   peercmd.KeyTypes,
+		},
+		Start: start,
+	}
+	if err := program.Main(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "gopeer:", err)
+		os.Exit(1)
+	}
+}
+
+type node struct {
+	host host.Host
+	seen event.Subscription // identify and its pushes; owned by watch
+	// identified is closed, per peer, when identify has answered.
+	identified chan peercmd.Identify
+}
+
+// start makes a host without anything that would talk to strangers: no relay, no NAT traversal, no routing, no metrics.
+func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd.Node, error) {
+	key, err := newKey(opt.KeyType)
+	if err != nil {
+		return nil, err
+	}
+	options := []libp2p.Option{
+		libp2p.Identity(key),
+		libp2p.NoListenAddrs,
+		libp2p.NoTransports,
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+		libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.UserAgent("go-libp2p/gopeer"),
+	}
+	if opt.Security != "tls" {
+		options = append(options, libp2p.Security(noise.ID, noise.New))
+	}
+	if opt.Security != "noise" {
+		options = append(options, libp2p.Security(libp2ptls.ID, libp2ptls.New))
+	}
+	h, err := libp2p.New(options...)
+	if err != nil {
+		return nil, err
+	}
+	seen, err := h.EventBus().Subscribe([]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerProtocolsUpdated)}, eventbus.BufSize(256))
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	n := &node{host: h, seen: seen, identified: make(chan peercmd.Identify, 1)}
+	h.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			hooks.Connected(peercmd.Connected{
+				Peer: c.RemotePeer().String(), Addr: c.RemoteMultiaddr().String(),
+				Direction: strings.ToLower(c.Stat().Direction.String()), Limited: c.Stat().Limited,
+			})
+		},
+		DisconnectedF: func(_ network.Network, c network.Conn) {
+			hooks.Disconnected(peercmd.Disconnected{Peer: c.RemotePeer().String(), Addr: c.RemoteMultiaddr().String()})
+		},
+	})
+	h.SetStreamHandler(peercmd.PerfProtocol, n.handler(peercmd.ServePerf))
+	go n.watch(hooks)
+	return n, nil
+}
+
+func newKey(keyType string) (crypto.PrivKey, error) {
+	types := map[string]int{"ed25519": crypto.Ed25519, "secp256k1": crypto.Secp256k1, "ecdsa": crypto.ECDSA, "rsa": crypto.RSA}
+	const rsaBits = 2048
+	key, _, err := crypto.GenerateKeyPairWithReader(types[keyType], rsaBits, rand.Reader)
+	return key, err
+}
+
+// watch runs until the subscription is closed.
+func (n *node) watch(hooks peercmd.Hooks) {
+	for e := range n.seen.Out() {
+		switch e := e.(type) {
+		case event.EvtPeerIdentificationCompleted:
+			identified := n.describe(e)
+			if hooks.Identified != nil {
+				hooks.Identified(identified)
+			}
+			select {
+			case n.identified <- identified:
+			default: // only a dialer waits for it, for the one peer that it dialed
+			}
+		case event.EvtPeerProtocolsUpdated:
+			for _, p := range e.Added {
+				if p == peercmd.PushedProtocol {
+					hooks.Pushed(e.Peer.String())
+				}
+			}
+		}
+	}
+}
+
+func (n *node) describe(e event.EvtPeerIdentificationCompleted) peercmd.Identify {
+	identify := peercmd.Identify{
+		Peer: e.Peer.String(), Agent: e.AgentVersion, ProtocolVersion: e.ProtocolVersion,
+		Protocols: protocol.ConvertToStrings(e.Protocols), SignedRecord: e.SignedPeerRecord != nil,
+	}
+	for _, a := range e.ListenAddrs {
+		identify.ListenAddrs = append(identify.ListenAddrs, a.String())
+	}
+	if e.ObservedAddr != nil {
+		identify.Observed = e.ObservedAddr.String()
+	}
+	if key := n.host.Peerstore().PubKey(e.Peer); key != nil {
+		identify.KeyType = strings.ToLower(key.Type().String())
+	}
+	return identify
+}
+
+func (n *node) Peer() string { return n.host.ID().String() }
+
+func (n *node) Handle(protocolID string, handler func(peercmd.Stream) error) {
+	n.host.SetStreamHandler(protocol.ID(protocolID), n.handler(handler))
+}
+
+func (n *node) handler(handler func(peercmd.Stream) error) network.StreamHandler {
+	return func(s network.Stream) {
+		if err := handler(stream{s}); err != nil {
+			s.Reset()
+			return
+		}
+		s.Close()
+	}
+}
+
+func (n *node) Listen(addrs []string) error {
+	for _, text := range addrs {
+		addr, err := multiaddr.NewMultiaddr(text)
+		if err != nil {
+			return err
+		}
+		if err := n.host.Network().Listen(addr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *node) Addrs() []string {
+	addrs := []string{}
+	for _, a := range n.host.Network().ListenAddresses() {
+		addrs = append(addrs, fmt.Sprintf("%s/p2p/%s", a, n.host.ID()))
+	}
+	return addrs
+}
+
+func (n *node) Connect(ctx context.Context, addr string) (peercmd.Session, peercmd.Dialed, error) {
+	info, err := peer.AddrInfoFromString(addr)
+	if err != nil {
+		return nil, peercmd.Dialed{}, err
+	}
+	if err := n.host.Connect(ctx, *info); err != nil {
+		return nil, peercmd.Dialed{}, err
+	}
+	conn := n.host.Network().ConnsToPeer(info.ID)[0]
+	state := conn.ConnState()
+	return session{n, info.ID}, peercmd.Dialed{
+		Peer: info.ID.String(), Addr: conn.RemoteMultiaddr().String(), Limited: conn.Stat().Limited,
+		Security: string(state.Security), Muxer: string(state.StreamMultiplexer),
+	}, nil
+}
+
+func (n *node) NewStream(ctx context.Context, peerID, protocolID string) (peercmd.Stream, error) {
+	id, err := peer.Decode(peerID)
+	if err != nil {
+		return nil, err
+	}
+	return session{n, id}.NewStream(ctx, protocolID)
+}
+
+type notifee func(peer.AddrInfo)
+
+func (f notifee) HandlePeerFound(info peer.AddrInfo) { f(info) }
+
+// Discover asks and answers on every interface that can do multicast: go-libp2p lets nobody choose. The suite therefore runs
+// it in a network namespace that has loopback only.
+func (n *node) Discover(ctx context.Context, service string, found func(peercmd.Discovered)) error {
+	m := mdns.NewMdnsService(n.host, service, notifee(func(info peer.AddrInfo) {
+		d := peercmd.Discovered{Peer: info.ID.String()}
+		for _, a := range info.Addrs {
+			d.Addrs = append(d.Addrs, a.String())
+		}
+		found(d)
+	}))
+	if err := m.Start(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return m.Close()
+}
+
+func (n *node) Close() error { return errors.Join(n.seen.Close(), n.host.Close()) }
+
+type session struct {
+	*node
+	peer peer.ID
+}
+
+func (s session) Identify(ctx context.Context) (peercmd.Identify, error) {
+	select {
+	case identify := <-s.identified:
+		return identify, nil
+	case <-ctx.Done():
+		return peercmd.Identify{}, context.Cause(ctx)
+	}
+}
+
+func (s session) Ping(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	result := <-ping.Ping(ctx, s.host, s.peer)
+	return result.RTT, result.Error
+}
+
+func (s session) Perf(ctx context.Context, upload, download int64) (up, down time.Duration, err error) {
+	perf, err := s.NewStream(ctx, peercmd.PerfProtocol)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer perf.Close()
+	stop := context.AfterFunc(ctx, func() { perf.Reset(0) })
+	defer stop()
+	return peercmd.RunPerf(perf, upload, download)
+}
+
+func (s session) NewStream(ctx context.Context, protocolID string) (peercmd.Stream, error) {
+	opened, err := s.host.NewStream(ctx, s.peer, protocol.ID(protocolID))
+	if err != nil {
+		return nil, err
+	}
+	return stream{opened}, nil
+}
+
+// stream turns go-libp2p's reset error into one that peercmd reads.
+type stream struct{ network.Stream }
+
+func (s stream) Read(b []byte) (int, error) {
+	n, err := s.Stream.Read(b)
+	return n, coded(err)
+}
+
+func (s stream) Write(b []byte) (int, error) {
+	n, err := s.Stream.Write(b)
+	return n, coded(err)
+}
+
+func (s stream) Reset(code uint32) error {
+	return s.Stream.ResetWithError(network.StreamErrorCode(code))
+}
+
+type resetError struct{ *network.StreamError }
+
+func (e resetError) ErrorCode() uint32 { return uint32(e.StreamError.ErrorCode) }
+func (e resetError) IsRemote() bool    { return e.Remote }
+
+func coded(err error) error {
+	var reset *network.StreamError
+	if errors.As(err, &reset) {
+		return resetError{reset}
+	}
+	return err
+}
