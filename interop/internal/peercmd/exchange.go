@@ -51,7 +51,7 @@ type coded interface {
 	IsRemote() bool
 }
 
-// exchange bounds one exchange: when ctx ends before stop is called, the stream is reset, which ends every Read and Write on it.
+// bound bounds one exchange: when ctx ends before stop is called, the stream is reset, which ends every Read and Write on it.
 func bound(ctx context.Context, s Stream) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { s.Reset(0) })
 }

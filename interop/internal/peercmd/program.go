@@ -295,11 +295,12 @@ func withStream(ctx context.Context, session Session, protocol string, exchange 
 		return err
 	}
 	defer bound(ctx, s)()
+	defer s.Close() // says nothing: both ends have finished, or one has reset the stream
 	if err := exchange(s); err != nil {
 		s.Reset(0)
 		return errors.Join(err, context.Cause(ctx))
 	}
-	return s.Close()
+	return nil
 }
 
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
