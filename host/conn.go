@@ -1,0 +1,224 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/multistream"
+	"github.com/kith-p2p/kith/peer"
+)
+
+// negotiationTimeout bounds how long a stream may take to agree on a protocol.
+const negotiationTimeout = 10 * time.Second
+
+// A Handler serves one stream that a remote opened. When it returns nil the
+// stream is closed, when it returns an error the stream is reset: with the code of
+// a *StreamError, with 0 otherwise. ctx ends with the connection and the host.
+type Handler func(ctx context.Context, s *Stream) error
+
+// A Conn is a connection with one peer, authenticated and able to carry many
+// streams. All methods may be called from several goroutines.
+type Conn struct {
+	host     *Host
+	mux      MuxedConn
+	id       uint64
+	remote   peer.ID
+	key      peer.PublicKey
+	local    multiaddr.Addr
+	addr     multiaddr.Addr
+	dir      Direction
+	security ProtocolID
+	muxer    ProtocolID
+	limited  bool
+	opened   time.Time
+
+	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
+	inbound   atomic.Int32                 // streams that the remote opened and that are served
+	done      chan struct{}
+
+	closing sync.Once
+}
+
+// ID is a number that no other connection of this host has had.
+func (c *Conn) ID() uint64 { return c.id }
+
+// RemotePeer is the peer at the other end; it has proved that it holds its key.
+func (c *Conn) RemotePeer() peer.ID { return c.remote }
+
+// RemoteKey is the key of the peer at the other end.
+func (c *Conn) RemoteKey() peer.PublicKey { return c.key }
+
+// LocalAddr is our end of the connection.
+func (c *Conn) LocalAddr() multiaddr.Addr { return c.local }
+
+// RemoteAddr is the other end of the connection, without /p2p.
+func (c *Conn) RemoteAddr() multiaddr.Addr { return c.addr }
+
+// Direction tells who dialed.
+func (c *Conn) Direction() Direction { return c.dir }
+
+// Security is the secure channel agreed on, such as "/noise"; "" where the
+// transport has its own.
+func (c *Conn) Security() ProtocolID { return c.security }
+
+// Muxer is the muxer agreed on, such as "/yamux/1.0.0"; "" where the transport has its own.
+func (c *Conn) Muxer() ProtocolID { return c.muxer }
+
+// Limited tells of a connection that is bounded in bytes or time, as through a relay.
+func (c *Conn) Limited() bool { return c.limited }
+
+// Opened is when the connection became ready.
+func (c *Conn) Opened() time.Time { return c.opened }
+
+// NumStreams tells how many streams are open, in both directions.
+func (c *Conn) NumStreams() int { return c.mux.NumStreams() }
+
+// RTT is the round-trip time that the muxer measured last, 0 when it did not yet.
+func (c *Conn) RTT() time.Duration { return c.mux.RTT() }
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// NewStream opens a stream on this connection. See Host.NewStream.
+func (c *Conn) NewStream(ctx context.Context, protos ...ProtocolID) (*Stream, error) {
+	return c.newStream(ctx, protos)
+}
+
+// Close ends the connection and all its streams.
+func (c *Conn) Close() error { return c.CloseWithCode(ConnCodeNone) }
+
+// CloseWithCode ends the connection and tells the remote why, where the muxer
+// can. It returns within a second.
+func (c *Conn) CloseWithCode(code uint32) error {
+	var err error
+	c.closing.Do(func() { err = fromMux(c.mux.CloseWithCode(code)) })
+	return err
+}
+
+func (c *Conn) String() string {
+	return fmt.Sprintf("%s %s/p2p/%s", c.dir, c.addr, c.remote)
+}
+
+// serve runs the connection until it ends.
+func (c *Conn) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	err := c.mux.Serve(func(s MuxedStream) { c.accept(ctx, s) })
+	c.Close()
+	cancel()
+	if err == nil {
+		err = io.EOF
+	}
+	close(c.done)
+	c.host.removeConn(c, fromMux(err))
+}
+
+// accept takes in a stream that the remote opened. It does not block.
+func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
+	h := c.host
+	refuse := func(err error) {
+		mux.Reset(CodeResourceLimit)
+		h.hub.emit(StreamRefused{Conn: c, Err: err})
+	}
+	if used := int(c.inbound.Add(1)); used > h.limits.InboundStreamsPerPeer {
+		c.inbound.Add(-1)
+		refuse(&LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
+		return
+	}
+	ticket := h.unnegotiated.enter(c.remote, func() { mux.Reset(CodeResourceLimit) })
+	if ticket == nil {
+		c.inbound.Add(-1)
+		refuse(&LimitError{Scope: "UnnegotiatedStreamsPerPeer", Limit: h.limits.UnnegotiatedStreamsPerPeer, Used: h.limits.UnnegotiatedStreamsPerPeer})
+		return
+	}
+	ok := h.spawn(func(context.Context) {
+		defer c.inbound.Add(-1)
+		c.serveStream(ctx, mux, ticket)
+	})
+	if !ok {
+		ticket.leave()
+		c.inbound.Add(-1)
+		mux.Reset(CodeShutdown)
+	}
+}
+
+// serveStream agrees on a protocol and runs its handler.
+func (c *Conn) serveStream(ctx context.Context, mux MuxedStream, ticket *ticket[peer.ID]) {
+	h := c.host
+	mux.SetDeadline(time.Now().Add(negotiationTimeout))
+	s := &Stream{mux: mux, conn: c, dir: DirInbound}
+	handle, err := h.respond(s)
+	ticket.leave()
+	if err != nil {
+		mux.Reset(CodeNegotiationFailed)
+		h.hub.emit(StreamRefused{Conn: c, Err: err})
+		return
+	}
+	mux.SetDeadline(time.Time{})
+	h.hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirInbound})
+	start := time.Now()
+	err = s.run(ctx, handle)
+	switch {
+	case err == errHandedOver:
+		return
+	case err == nil:
+		err = s.Close()
+	default:
+		var coded *StreamError
+		code := CodeNone
+		if errors.As(err, &coded) && !coded.Remote {
+			code = coded.Code
+		}
+		s.Reset(code)
+	}
+	h.hub.emit(StreamEnded{Conn: c, Protocol: s.proto, Elapsed: time.Since(start), Err: err})
+}
+
+// respond lets the remote propose protocols until one has a handler. Our answer
+// travels with the handler's first data.
+func (h *Host) respond(s *Stream) (Handler, error) {
+	var found service
+	proto, answered, err := multistream.Accept(s.mux, func(proto []byte) (string, bool) {
+		found = h.service(proto)
+		return string(found.proto), found.handle != nil
+	})
+	if err != nil {
+		return nil, fromMux(err)
+	}
+	s.proto = found.proto
+	if answered {
+		s.settled.Store(true)
+	} else {
+		s.pending = multistream.AppendAccept(make([]byte, 0, 64), proto)
+	}
+	return found.handle, nil
+}
+
+// run calls the handler. A panic in it ends the stream, not the node: handlers see
+// bytes from strangers.
+func (s *Stream) run(ctx context.Context, handle Handler) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			stack := debug.Stack()
+			s.conn.host.log.Error("handler panicked", "proto", string(s.proto), "peer", s.conn.remote.String(), "err", v, "stack", string(stack))
+			s.conn.host.hub.emit(HandlerPanicked{Conn: s.conn, Protocol: s.proto, Value: v, Stack: stack})
+			err = fmt.Errorf("host: handler of %s panicked: %v", s.proto, v)
+		}
+	}()
+	return handle(ctx, s)
+}
+
+// setProtocols notes what the remote speaks.
+func (c *Conn) setProtocols(protos []ProtocolID) {
+	sorted := slices.Clone(protos)
+	slices.Sort(sorted)
+	sorted = slices.Compact(sorted)
+	c.protocols.Store(&sorted)
+}

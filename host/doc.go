@@ -1,0 +1,37 @@
+// Package host is the kernel of Kith: a [Host] has an identity, connections with
+// other peers, and handlers for the streams that they open. Whoever writes a
+// protocol needs this package alone.
+//
+//	h.Handle("/echo/1", func(ctx context.Context, s *host.Stream) error {
+//		_, err := io.Copy(s, s)
+//		return err
+//	})
+//	s, err := h.NewStream(ctx, other, "/echo/1")
+//
+// Read in this order: host.go (the host and its inbound connections), dial.go
+// with rank.go and resolve.go (outbound ones), conn.go and stream.go (what they
+// carry), transport.go (what transports provide), events.go, limits.go, book.go.
+//
+// # The life of a connection
+//
+//	inbound:  Accept → admit (limits, half-open room) → Upgrade (10 s in all) ┐
+//	outbound: addresses → resolve → rank → race of Dials ─────────────────────┴→ addConn → serve → removeConn
+//
+// Each connection has one goroutine, which reads it; each stream that a remote
+// opens has one, which agrees on a protocol and runs the handler.
+//
+// # Limits
+//
+// Everything a remote can grow is bounded by [Limits]. What is begun and not
+// finished (connections that are not authenticated, streams without a protocol)
+// waits in a room that is shared fairly: when it is full, the address group or the
+// peer that holds the most gives up a place.
+//
+// # Not implemented
+//
+// Trimming of connections by usefulness, backoff between dials, reaction to a
+// change of this machine's addresses, confirmed public addresses.
+//
+// Specifications: https://github.com/libp2p/specs/blob/master/connections/README.md,
+// https://github.com/libp2p/specs/blob/master/error-codes/README.md.
+package host

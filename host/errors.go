@@ -1,0 +1,185 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+)
+
+var (
+	// ErrClosed is returned by everything that is used after the host was closed.
+	ErrClosed = fmt.Errorf("host: closed: %w", net.ErrClosed)
+	// ErrNoAddrs tells that no address of a peer is known.
+	ErrNoAddrs = errors.New("host: no address of the peer is known: give one to Connect, or let a discovery find the peer")
+	// ErrDialSelf tells that a host was asked to connect to itself.
+	ErrDialSelf = errors.New("host: a host cannot connect to itself")
+	// ErrNoTransport tells that no transport of the host understands an address.
+	ErrNoTransport = errors.New("host: no transport of this host understands the address")
+)
+
+// Codes with which streams are reset.
+// https://github.com/libp2p/specs/blob/master/error-codes/README.md
+const (
+	CodeNone              uint32 = 0
+	CodeNegotiationFailed uint32 = 0x1001
+	CodeResourceLimit     uint32 = 0x1002
+	CodeRateLimited       uint32 = 0x1003
+	CodeProtocolViolation uint32 = 0x1004
+	CodeSupplanted        uint32 = 0x1005
+	CodeGarbageCollected  uint32 = 0x1006
+	CodeShutdown          uint32 = 0x1007
+	CodeGated             uint32 = 0x1008
+)
+
+// Codes with which connections are closed; they count from another start than
+// those of streams.
+const (
+	ConnCodeNone              uint32 = 0
+	ConnCodeNegotiationFailed uint32 = 0x1000
+	ConnCodeResourceLimit     uint32 = 0x1001
+	ConnCodeRateLimited       uint32 = 0x1002
+	ConnCodeProtocolViolation uint32 = 0x1003
+	ConnCodeSupplanted        uint32 = 0x1004
+	ConnCodeGarbageCollected  uint32 = 0x1005
+	ConnCodeShutdown          uint32 = 0x1006
+	ConnCodeGated             uint32 = 0x1007
+)
+
+// codeText gives the name of a stream's code.
+func codeText(code uint32) string {
+	switch code {
+	case CodeNone:
+		return "no reason given"
+	case CodeNegotiationFailed:
+		return "protocol negotiation failed"
+	case CodeResourceLimit:
+		return "resource limit exceeded"
+	case CodeRateLimited:
+		return "rate limited"
+	case CodeProtocolViolation:
+		return "protocol violation"
+	case CodeSupplanted:
+		return "supplanted by another"
+	case CodeGarbageCollected:
+		return "garbage collected"
+	case CodeShutdown:
+		return "shutting down"
+	case CodeGated:
+		return "gated"
+	}
+	return fmt.Sprintf("code %#x", code)
+}
+
+// A StreamError tells that a stream was reset, by whom and with which code. A
+// handler that returns one resets its stream with the error's code.
+type StreamError struct {
+	Code   uint32
+	Remote bool // the remote reset it, not we
+}
+
+func (e *StreamError) Error() string {
+	if e.Remote {
+		return "host: the remote reset the stream: " + codeText(e.Code)
+	}
+	return "host: stream reset: " + codeText(e.Code)
+}
+
+// A ProtocolError tells that the remote speaks none of the protocols asked for.
+type ProtocolError struct {
+	Peer      peer.ID
+	Protocols []ProtocolID
+	Err       error
+}
+
+func (e *ProtocolError) Error() string {
+	names := make([]string, len(e.Protocols))
+	for i, p := range e.Protocols {
+		names[i] = string(p)
+	}
+	return fmt.Sprintf("host: peer %s does not speak %s", e.Peer, strings.Join(names, " or "))
+}
+
+func (e *ProtocolError) Unwrap() error { return e.Err }
+
+// A LimitError tells that a limit of this host was reached, and which.
+type LimitError struct {
+	Scope string // the field of Limits
+	Limit int
+	Used  int
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("host: limit reached: %d of %d used; raise Limits.%s to allow more", e.Used, e.Limit, e.Scope)
+}
+
+// A DialAttempt is what became of one address.
+type DialAttempt struct {
+	Addr    multiaddr.Addr
+	Stage   Stage         // the last stage reached
+	Elapsed time.Duration // from the start of this attempt to its end
+	Err     error
+}
+
+// A DialError tells for every address of a peer what was tried, how long it
+// took and why it failed.
+type DialError struct {
+	Peer     peer.ID
+	Attempts []DialAttempt
+	Cause    error // why the dial ended before every address was tried; nil when all failed
+}
+
+func (e *DialError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "host: could not connect to %s", e.Peer)
+	if e.Cause != nil {
+		fmt.Fprintf(&b, ": %v", e.Cause)
+	}
+	for _, a := range e.Attempts {
+		fmt.Fprintf(&b, "\n  %s: %s failed after %v: %s", a.Addr, a.Stage, a.Elapsed.Round(100*time.Microsecond), reason(a.Err))
+	}
+	return b.String()
+}
+
+func (e *DialError) Unwrap() []error {
+	var errs []error
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	for _, a := range e.Attempts {
+		errs = append(errs, a.Err)
+	}
+	return errs
+}
+
+// reason words the errors that people meet most often so that they name the remedy.
+func reason(err error) string {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return "given up: another address was faster, or the caller stopped waiting"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return "no answer in time: is the peer running, and is its port reachable from here?"
+	case strings.Contains(err.Error(), "connection refused"):
+		return "connection refused: nothing listens there"
+	}
+	return err.Error()
+}
+
+// fromMux turns an error of a muxer into one of this package.
+func fromMux(err error) error {
+	var coded interface {
+		error
+		ErrorCode() uint32
+		IsRemote() bool
+	}
+	if err == nil || !errors.As(err, &coded) || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return &StreamError{Code: coded.ErrorCode(), Remote: coded.IsRemote()}
+}

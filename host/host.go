@@ -1,0 +1,601 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+)
+
+const (
+	// upgradeTimeout bounds everything from an accepted connection to one with
+	// streams, in total and not for each step.
+	upgradeTimeout = 10 * time.Second
+	// closeTimeout bounds Close.
+	closeTimeout = 900 * time.Millisecond
+	// interfacesAge is how old the list of this machine's addresses may be.
+	interfacesAge = 5 * time.Second
+)
+
+// Config describes a Host. It must not be changed after New.
+type Config struct {
+	Identity   peer.PrivateKey // required: the host's ID is that of this key
+	Transports []Transport     // none: the host can neither dial nor listen
+	Resolver   Resolver        // for DNS names in addresses; nil: net.DefaultResolver
+	Limits     Limits
+	Logger     *slog.Logger // nil: silent
+
+	// Trace, when set, is called for every event, also those that subscriptions do
+	// not get, from the goroutine in which it happens. It must not block.
+	Trace func(Event)
+}
+
+// A Host has an identity, connections with other peers, and handlers for the
+// streams that they open. All methods may be called from several goroutines.
+type Host struct {
+	id         peer.ID
+	key        peer.PrivateKey
+	transports []Transport
+	resolver   Resolver
+	limits     Limits
+	log        *slog.Logger
+	hub        hub
+	book       *book
+
+	halfOpen     waitroom[netip.Prefix]
+	unnegotiated waitroom[peer.ID]
+
+	done    chan struct{}                 // closed when Close begins
+	running atomic.Int64                  // goroutines of this host
+	start   func(f func(context.Context)) // starts one, with the host's context
+	cancel  context.CancelFunc
+
+	life   sync.RWMutex // guards closed; held for reading while a goroutine is added
+	closed bool
+	wg     sync.WaitGroup
+
+	order sync.Mutex // keeps the events of connections in order; taken before mu
+
+	mu        sync.RWMutex
+	handlers  map[ProtocolID]service
+	listeners []TransportListener
+	conns     map[peer.ID][]*Conn
+	numConns  int
+	perIP     map[netip.Prefix]int // inbound
+	dials     map[peer.ID]*dial
+	lastID    uint64
+	local     []netip.Addr // this machine's addresses
+	localAt   time.Time
+	lastAddrs []multiaddr.Addr
+}
+
+// New makes a host. It opens nothing: see Listen and Connect.
+func New(cfg Config) (*Host, error) {
+	if cfg.Identity.IsZero() {
+		return nil, errors.New("host: Config.Identity is missing: make one with peer.GenerateKey")
+	}
+	h := &Host{
+		id:         cfg.Identity.ID(),
+		key:        cfg.Identity,
+		transports: slices.Clone(cfg.Transports),
+		resolver:   cfg.Resolver,
+		limits:     cfg.Limits.withDefaults(),
+		log:        cfg.Logger,
+		hub:        hub{trace: cfg.Trace},
+		done:       make(chan struct{}),
+		handlers:   make(map[ProtocolID]service),
+		conns:      make(map[peer.ID][]*Conn),
+		perIP:      make(map[netip.Prefix]int),
+		dials:      make(map[peer.ID]*dial),
+	}
+	if h.resolver == nil {
+		h.resolver = net.DefaultResolver
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	h.book = newBook(h.limits.KnownPeers)
+	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true}
+	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel = cancel
+	h.start = func(f func(context.Context)) {
+		h.running.Add(1)
+		h.wg.Go(func() {
+			defer h.running.Add(-1)
+			f(ctx)
+		})
+	}
+	return h, nil
+}
+
+// ID is who this host is.
+func (h *Host) ID() peer.ID { return h.id }
+
+// Key is the host's identity; protocols sign with it.
+func (h *Host) Key() peer.PrivateKey { return h.key }
+
+// Logger is the host's logger, for protocols that run on it.
+func (h *Host) Logger() *slog.Logger { return h.log }
+
+// Go runs f in a goroutine that the host owns: ctx ends when the host is closed,
+// and Close waits for f. It does nothing when the host is closed already.
+func (h *Host) Go(f func(ctx context.Context)) { h.spawn(f) }
+
+// spawn tells whether f was started.
+func (h *Host) spawn(f func(context.Context)) bool {
+	h.life.RLock()
+	defer h.life.RUnlock()
+	if h.closed {
+		return false
+	}
+	h.start(f)
+	return true
+}
+
+// Subscribe gives the state events from now on, at most buffer of them waiting.
+func (h *Host) Subscribe(buffer int) *Subscription { return h.hub.subscribe(buffer) }
+
+// Handle serves the streams that remotes open with proto. A handler that is there
+// already is replaced.
+func (h *Host) Handle(proto ProtocolID, handler Handler) {
+	h.mu.Lock()
+	h.handlers[proto] = service{proto, handler}
+	h.mu.Unlock()
+	h.hub.emit(ProtocolsChanged{Protocols: h.Protocols()})
+}
+
+// RemoveHandler undoes Handle. Streams that are being served go on.
+func (h *Host) RemoveHandler(proto ProtocolID) {
+	h.mu.Lock()
+	_, ok := h.handlers[proto]
+	delete(h.handlers, proto)
+	h.mu.Unlock()
+	if ok {
+		h.hub.emit(ProtocolsChanged{Protocols: h.Protocols()})
+	}
+}
+
+// A service is a protocol with its handler; it keeps the protocol's name so that
+// a name on the wire need not become a string of its own.
+type service struct {
+	proto  ProtocolID
+	handle Handler
+}
+
+func (h *Host) service(proto []byte) service {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.handlers[ProtocolID(proto)]
+}
+
+// Protocols lists the protocols that the host serves, sorted.
+func (h *Host) Protocols() []ProtocolID {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	protos := make([]ProtocolID, 0, len(h.handlers))
+	for p := range h.handlers {
+		protos = append(protos, p)
+	}
+	slices.Sort(protos)
+	return protos
+}
+
+// Listen takes connections in on addr, which can have port 0 for any free one.
+func (h *Host) Listen(addr multiaddr.Addr) error {
+	i := slices.IndexFunc(h.transports, func(t Transport) bool { return t.CanListen(addr) })
+	if i < 0 {
+		return fmt.Errorf("host: listening on %s: %w", addr, ErrNoTransport)
+	}
+	l, err := h.transports[i].Listen(addr)
+	if err != nil {
+		return fmt.Errorf("host: listening on %s: %w", addr, err)
+	}
+	h.mu.Lock()
+	h.listeners = append(h.listeners, l)
+	h.mu.Unlock()
+	if !h.spawn(func(ctx context.Context) { h.acceptLoop(ctx, l) }) {
+		l.Close()
+		return ErrClosed
+	}
+	h.noteAddrs()
+	return nil
+}
+
+func (h *Host) acceptLoop(ctx context.Context, l TransportListener) {
+	for {
+		in, err := l.Accept()
+		if err != nil {
+			h.mu.Lock()
+			h.listeners = slices.DeleteFunc(h.listeners, func(k TransportListener) bool { return k == l })
+			h.mu.Unlock()
+			if ctx.Err() == nil {
+				h.log.Error("listener ended", "addr", l.Addr().String(), "err", err)
+				h.noteAddrs()
+			}
+			return
+		}
+		h.admit(in)
+	}
+}
+
+// admit decides whether an accepted connection gets a chance.
+func (h *Host) admit(in Incoming) {
+	addr := in.RemoteAddr()
+	if err := h.room(addr); err != nil {
+		in.Close()
+		h.hub.emit(UpgradeFailed{Addr: addr, Err: err})
+		return
+	}
+	ticket := h.halfOpen.enter(addrGroup(addr), func() { in.Close() })
+	if ticket == nil || !h.spawn(func(ctx context.Context) { h.upgrade(ctx, in, ticket) }) {
+		in.Close()
+		if ticket != nil {
+			ticket.leave()
+		}
+	}
+}
+
+// room tells whether one more inbound connection from addr is within the limits.
+func (h *Host) room(addr multiaddr.Addr) error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.numConns >= h.limits.Conns {
+		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+	}
+	if owner := addrOwner(addr); owner.IsValid() && !owner.Addr().IsLoopback() && h.perIP[owner] >= h.limits.ConnsPerIP {
+		return &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
+	}
+	return nil
+}
+
+func (h *Host) upgrade(ctx context.Context, in Incoming, ticket *ticket[netip.Prefix]) {
+	ctx, cancel := context.WithTimeout(ctx, upgradeTimeout)
+	defer cancel()
+	start := time.Now()
+	var stage atomic.Uint32
+	tc, err := in.Upgrade(ctx, func(s Stage) {
+		stage.Store(uint32(s))
+		ticket.advance(s)
+	})
+	if !ticket.leave() && err == nil {
+		tc.Mux.CloseWithCode(ConnCodeResourceLimit)
+		return
+	}
+	if err == nil {
+		_, err = h.addConn(tc, DirInbound)
+	}
+	if err != nil {
+		h.hub.emit(UpgradeFailed{Addr: in.RemoteAddr(), Stage: Stage(stage.Load()), Elapsed: time.Since(start), Err: err})
+	}
+}
+
+// addConn takes over a connection that a transport made. On an error it is closed.
+// It is called from a goroutine of the host.
+func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
+	c := &Conn{
+		host: h, mux: tc.Mux, remote: tc.RemoteKey.ID(), key: tc.RemoteKey, local: tc.LocalAddr, addr: tc.RemoteAddr,
+		dir: dir, security: tc.Security, muxer: tc.Muxer, limited: tc.Limited, opened: time.Now(), done: make(chan struct{}),
+	}
+	h.order.Lock()
+	defer h.order.Unlock()
+	first, err := h.register(c)
+	if err != nil {
+		code := ConnCodeResourceLimit
+		if errors.Is(err, ErrClosed) {
+			code = ConnCodeShutdown
+		}
+		// Not under the lock: it can take as long as the remote likes, up to a second.
+		h.start(func(context.Context) { tc.Mux.CloseWithCode(code) })
+		return nil, err
+	}
+	h.book.connected(c.remote, true)
+	if first {
+		h.hub.emit(PeerConnected{Peer: c.remote})
+	}
+	h.hub.emit(ConnOpened{Conn: c})
+	if !h.spawn(c.serve) {
+		h.unregister(c)
+		h.start(func(context.Context) { tc.Mux.CloseWithCode(ConnCodeShutdown) })
+		return nil, ErrClosed
+	}
+	return c, nil
+}
+
+func (h *Host) register(c *Conn) (first bool, err error) {
+	if c.remote == h.id {
+		return false, ErrDialSelf
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	with := h.conns[c.remote]
+	if h.numConns >= h.limits.Conns {
+		return false, &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+	}
+	if len(with) >= h.limits.ConnsPerPeer {
+		return false, &LimitError{Scope: "ConnsPerPeer", Limit: h.limits.ConnsPerPeer, Used: len(with)}
+	}
+	if owner, ok := countedOwner(c); ok {
+		if h.perIP[owner] >= h.limits.ConnsPerIP {
+			return false, &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
+		}
+		h.perIP[owner]++
+	}
+	h.lastID++
+	c.id = h.lastID
+	h.numConns++
+	h.conns[c.remote] = append(with, c)
+	return len(with) == 0, nil
+}
+
+// countedOwner gives the address owner to which an inbound connection is charged.
+func countedOwner(c *Conn) (netip.Prefix, bool) {
+	owner := addrOwner(c.addr)
+	return owner, c.dir == DirInbound && owner.IsValid() && !owner.Addr().IsLoopback()
+}
+
+func (h *Host) unregister(c *Conn) (last bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	with := slices.DeleteFunc(h.conns[c.remote], func(k *Conn) bool { return k == c })
+	h.numConns--
+	if owner, ok := countedOwner(c); ok {
+		if h.perIP[owner]--; h.perIP[owner] == 0 {
+			delete(h.perIP, owner)
+		}
+	}
+	if len(with) > 0 {
+		h.conns[c.remote] = with
+		return false
+	}
+	delete(h.conns, c.remote)
+	return true
+}
+
+func (h *Host) removeConn(c *Conn, err error) {
+	h.order.Lock()
+	defer h.order.Unlock()
+	last := h.unregister(c)
+	h.hub.emit(ConnClosed{Conn: c, Err: err})
+	if last {
+		h.book.connected(c.remote, false)
+		h.hub.emit(PeerDisconnected{Peer: c.remote})
+	}
+}
+
+// Conns lists the open connections.
+func (h *Host) Conns() []*Conn {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	all := make([]*Conn, 0, h.numConns)
+	for _, with := range h.conns {
+		all = append(all, with...)
+	}
+	slices.SortFunc(all, func(a, b *Conn) int { return int(a.id) - int(b.id) })
+	return all
+}
+
+// ConnsTo lists the open connections with p, the oldest first.
+func (h *Host) ConnsTo(p peer.ID) []*Conn {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return slices.Clone(h.conns[p])
+}
+
+// Peers lists the peers that the host is connected to, sorted.
+func (h *Host) Peers() []peer.ID {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	peers := make([]peer.ID, 0, len(h.conns))
+	for p := range h.conns {
+		peers = append(peers, p)
+	}
+	slices.SortFunc(peers, peer.ID.Compare)
+	return peers
+}
+
+// best is the connection to use for p: the oldest, and a limited one only if
+// there is no other.
+func (h *Host) best(p peer.ID) *Conn {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var best *Conn
+	for _, c := range h.conns[p] {
+		if best == nil || best.limited && !c.limited {
+			best = c
+		}
+	}
+	return best
+}
+
+// PeerInfo tells what is known of p.
+func (h *Host) PeerInfo(p peer.ID) PeerInfo { return h.book.info(p) }
+
+// AddAddrs notes addresses at which a peer can perhaps be dialed, for ttl. Those
+// that name another peer, or none that a dial could use, are left out.
+func (h *Host) AddAddrs(info peer.AddrInfo, ttl time.Duration) {
+	h.book.addAddrs(info.ID, dialable(info), ttl)
+}
+
+// dialable strips the /p2p part from a peer's addresses and drops what names another peer.
+func dialable(info peer.AddrInfo) []multiaddr.Addr {
+	addrs := make([]multiaddr.Addr, 0, min(len(info.Addrs), maxAddrsPerPeer))
+	for _, a := range info.Addrs {
+		transport, id := peer.SplitAddr(a)
+		if transport.IsZero() || (!id.IsZero() && id != info.ID) {
+			continue
+		}
+		if len(addrs) == maxAddrsPerPeer {
+			break
+		}
+		addrs = append(addrs, transport)
+	}
+	return addrs
+}
+
+// Discovered notes a peer that a discovery found, and tells subscribers.
+func (h *Host) Discovered(info peer.AddrInfo, source string) {
+	if info.ID == h.id || info.ID.IsZero() {
+		return
+	}
+	info.Addrs = dialable(info)
+	h.book.addAddrs(info.ID, info.Addrs, TTLTold)
+	h.hub.emit(PeerDiscovered{Info: info, Source: source})
+}
+
+// Identified notes what a peer said of itself on c; for the identify protocol.
+// The connection has proved who the peer is, so info.ID is set from it.
+func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
+	info.ID = c.remote
+	info.Protocols = info.Protocols[:min(len(info.Protocols), maxProtocolsPerPeer)]
+	info.Addrs = dialable(peer.AddrInfo{ID: c.remote, Addrs: info.Addrs})
+	c.setProtocols(info.Protocols)
+	h.book.identified(info)
+	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
+}
+
+// NewStream opens a stream to p and agrees on one of protos, of which the first
+// that the peer speaks is taken. It connects if there is no connection. The error
+// is a *DialError when that fails, and a *ProtocolError when the peer speaks none
+// of protos.
+//
+// When the peer's protocols are known, or only one is given, the stream is ready
+// without waiting for the remote: a refusal then shows at the first Read.
+func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (*Stream, error) {
+	c, err := h.connTo(ctx, p, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.newStream(ctx, protos)
+}
+
+// Addrs lists the addresses at which this host listens, best first: public ones,
+// those of private networks, loopback. They have no /p2p part; see P2PAddrs.
+func (h *Host) Addrs() []multiaddr.Addr {
+	local := h.localIPs()
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	var addrs []multiaddr.Addr
+	for _, l := range h.listeners {
+		addrs = append(addrs, specific(l.Addr(), local)...)
+	}
+	slices.SortStableFunc(addrs, func(a, b multiaddr.Addr) int { return scopeOf(b) - scopeOf(a) })
+	return slices.Compact(addrs)
+}
+
+// P2PAddrs is Addrs with this host's ID at the end of each: what to give to others.
+func (h *Host) P2PAddrs() []multiaddr.Addr {
+	return peer.AddrInfo{ID: h.id, Addrs: h.Addrs()}.P2PAddrs()
+}
+
+// noteAddrs tells subscribers if the host's addresses have changed.
+func (h *Host) noteAddrs() {
+	addrs := h.Addrs()
+	h.mu.Lock()
+	same := slices.Equal(addrs, h.lastAddrs)
+	h.lastAddrs = addrs
+	h.mu.Unlock()
+	if !same {
+		h.hub.emit(AddrsChanged{Addrs: addrs})
+	}
+}
+
+// localIPs lists the addresses of this machine's interfaces.
+func (h *Host) localIPs() []netip.Addr {
+	h.mu.RLock()
+	ips, at := h.local, h.localAt
+	h.mu.RUnlock()
+	if !at.IsZero() && time.Since(at) < interfacesAge {
+		return ips
+	}
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return ips
+	}
+	ips = nil
+	for _, a := range found {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
+			ips = append(ips, p.Addr())
+		}
+	}
+	h.mu.Lock()
+	h.local, h.localAt = ips, time.Now()
+	h.mu.Unlock()
+	return ips
+}
+
+// specific replaces an unspecified IP by those of this machine's interfaces.
+func specific(a multiaddr.Addr, local []netip.Addr) []multiaddr.Addr {
+	ip, ok := a.IP()
+	if !ok || !ip.IsUnspecified() {
+		return []multiaddr.Addr{a}
+	}
+	_, rest := a.SplitFirst()
+	var addrs []multiaddr.Addr
+	for _, l := range local {
+		if l.Is4() != ip.Is4() {
+			continue
+		}
+		if c, err := multiaddr.NewComponent(ipCode(l), l.String()); err == nil {
+			addrs = append(addrs, multiaddr.Join(c.Addr(), rest))
+		}
+	}
+	return addrs
+}
+
+func ipCode(ip netip.Addr) multiaddr.Code {
+	if ip.Is4() {
+		return multiaddr.IP4
+	}
+	return multiaddr.IP6
+}
+
+// Close ends all connections and listeners and waits for the host's goroutines.
+// It returns within a second, whatever remotes and handlers do; the error then
+// tells how many handlers still run.
+func (h *Host) Close() error {
+	h.life.Lock()
+	if h.closed {
+		h.life.Unlock()
+		return nil
+	}
+	h.closed = true
+	close(h.done)
+	h.life.Unlock()
+	h.cancel()
+
+	h.mu.Lock()
+	listeners := h.listeners
+	h.listeners = nil
+	h.mu.Unlock()
+	var errs []error
+	for _, l := range listeners {
+		errs = append(errs, l.Close())
+	}
+	for _, c := range h.Conns() {
+		go c.CloseWithCode(ConnCodeShutdown)
+	}
+	ended := make(chan struct{})
+	go func() {
+		h.wg.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		errs = append(errs, fmt.Errorf("host: closed, but %d of its goroutines still run: handlers must return when their context or stream ends", h.running.Load()))
+	}
+	h.hub.close()
+	return errors.Join(errs...)
+}
