@@ -1,0 +1,255 @@
+package interop
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kith-p2p/kith/interop/internal/peercmd"
+)
+
+// A program is one implementation; its argv takes a mode and flags.
+type program struct {
+	name     string
+	argv     []string
+	agent    string   // what its identify agent begins with
+	keyTypes []string // it can have and knows in others
+	codes    bool     // it sends and tells the codes of stream resets
+	mismatch []string // either is in its error when another peer answers than the one that was dialed
+}
+
+var goPeer, jsPeer program
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "kith-interop")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if err := prepare(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "interop:", err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// prepare builds our own programs into dir and finds the others, which interop/setup has installed.
+func prepare(dir string) error {
+	build := func(name, pkg string) (string, error) {
+		file := filepath.Join(dir, name)
+		out, err := exec.Command("go", "build", "-o", file, pkg).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
+		}
+		return file, nil
+	}
+	gopeer, err := build("gopeer", "./gopeer")
+	if err != nil {
+		return err
+	}
+	goPeer = program{"go", []string{gopeer}, "go-libp2p/", peercmd.KeyTypes, true, []string{"peer id mismatch"}}
+
+	node, _ := filepath.Glob("jspeer/node_modules/node-*/bin/node")
+	if len(node) != 1 {
+		return fmt.Errorf("jspeer is not installed: run interop/setup")
+	}
+	jsPeer = program{"js", []string{node[0], "jspeer/index.js"}, "js-libp2p/", []string{"ed25519", "secp256k1", "rsa"}, false, []string{"does not match expected remote", "Unexpected Peer"}}
+	return nil
+}
+
+func (p program) run(t *testing.T, mode string, flags ...string) *process {
+	t.Helper()
+	argv := append(slices.Clone(p.argv), mode, fmt.Sprintf("--timeout=%.0f", peerTimeout.Seconds()))
+	return run(t, append(argv, flags...)...)
+}
+
+var securityIDs = map[string]string{"noise": "/noise", "tls": "/tls/1.0.0"}
+
+// TestPeers runs every exchange over one connection, for each pair, security and key type. Both sides have the same type of
+// key, so each is shown and checked in both roles.
+func TestPeers(t *testing.T) {
+	for _, pair := range [][2]program{{goPeer, jsPeer}, {jsPeer, goPeer}} {
+		dialer, listener := pair[0], pair[1]
+		t.Run(fmt.Sprintf("%s-dials-%s", dialer.name, listener.name), func(t *testing.T) {
+			t.Parallel()
+			for _, security := range []string{"noise", "tls"} {
+				for _, keyType := range peercmd.KeyTypes {
+					if slices.Contains(dialer.keyTypes, keyType) && slices.Contains(listener.keyTypes, keyType) {
+						t.Run(fmt.Sprintf("tcp/%s/%s", security, keyType), func(t *testing.T) {
+							testExchanges(t, dialer, listener, security, keyType)
+						})
+					}
+				}
+			}
+		})
+	}
+}
+
+// testExchanges lets dialer do everything that peercmd.Exchanges lists, and looks at what both report.
+func testExchanges(t *testing.T, dialer, listener program, security, keyType string) {
+	const (
+		large = 64 << 20 // more than any window or buffer on the way
+		small = 1 << 20  // more than a stream's first window of 256 KiB
+	)
+	size := small
+	if keyType == "ed25519" {
+		size = large
+	}
+	server := listener.run(t, "listen", "--security="+security, "--key-type="+keyType)
+	listening := await[peercmd.Listening](t, server)
+	client := dialer.run(t, "dial", "--security="+security, "--key-type="+keyType, "--peer="+listening.Addrs[0],
+		"--do=identify,ping,echo,halfclose,reset,abort,push,perf", fmt.Sprintf("--bytes=%d", size), fmt.Sprintf("--download=%d", size))
+
+	var self peercmd.Listening // the dialer's
+	var inbound peercmd.Connected
+	t.Run("connect", func(t *testing.T) {
+		self = await[peercmd.Listening](t, client)
+		dialed := await[peercmd.Dialed](t, client)
+		if dialed.Peer != listening.Peer || dialed.Limited {
+			t.Errorf("dialed %s, limited %v", dialed.Peer, dialed.Limited)
+		}
+		if dialed.Security != securityIDs[security] || dialed.Muxer != "/yamux/1.0.0" {
+			t.Errorf("negotiated %s and %s", dialed.Security, dialed.Muxer)
+		}
+		inbound = await[peercmd.Connected](t, server)
+		if inbound.Peer != self.Peer || inbound.Direction != "inbound" || inbound.Limited {
+			t.Errorf("the listener sees %+v, want inbound, from %s", inbound, self.Peer)
+		}
+	})
+	t.Run("identify", func(t *testing.T) {
+		checkIdentify(t, await[peercmd.Identify](t, client), listener, listening, keyType, inbound.Addr)
+		checkIdentify(t, await[peercmd.Identify](t, server), dialer, self, keyType, "")
+	})
+	t.Run("ping", func(t *testing.T) { await[peercmd.Ping](t, client) })
+	t.Run("echo", func(t *testing.T) {
+		if echo := await[peercmd.Echo](t, client); echo.Bytes != int64(size) {
+			t.Errorf("%+v", echo)
+		}
+	})
+	t.Run("halfclose", func(t *testing.T) {
+		if halfClose := await[peercmd.HalfClose](t, client); halfClose.Bytes != int64(size) {
+			t.Errorf("%+v", halfClose)
+		}
+	})
+	codes := dialer.codes && listener.codes
+	t.Run("reset", func(t *testing.T) {
+		checkCode(t, await[peercmd.Reset](t, client).Code, peercmd.ResetCode, codes)
+	})
+	t.Run("abort", func(t *testing.T) {
+		await[peercmd.Abort](t, client)
+		aborted := await[peercmd.Aborted](t, server)
+		if aborted.Protocol != peercmd.EchoProtocol {
+			t.Errorf("the listener sees a reset of %s", aborted.Protocol)
+		}
+		checkCode(t, aborted.Code, peercmd.AbortCode, codes)
+	})
+	t.Run("push", func(t *testing.T) { await[peercmd.Push](t, client) })
+	t.Run("perf", func(t *testing.T) {
+		if perf := await[peercmd.Perf](t, client); perf.UploadBytes != int64(size) || perf.DownloadBytes != int64(size) {
+			t.Errorf("%+v", perf)
+		}
+	})
+	t.Run("close", func(t *testing.T) {
+		await[peercmd.Done](t, client)
+		client.succeed(t)
+		await[peercmd.Disconnected](t, server)
+		server.terminate(t)
+	})
+}
+
+// checkIdentify compares what one side was told with what the other side, a program that printed listening, is. An empty
+// observed is not compared.
+func checkIdentify(t *testing.T, got peercmd.Identify, who program, listening peercmd.Listening, keyType, observed string) {
+	t.Helper()
+	if got.Peer != listening.Peer || got.KeyType != keyType || !strings.HasPrefix(got.Agent, who.agent) {
+		t.Errorf("identified peer %s, key %s, agent %q; want %s, %s, %q", got.Peer, got.KeyType, got.Agent, listening.Peer, keyType, who.agent)
+	}
+	if !got.SignedRecord {
+		t.Error("no signed peer record")
+	}
+	for _, protocol := range []string{
+		"/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0",
+		peercmd.PerfProtocol, peercmd.EchoProtocol, peercmd.HalfCloseProtocol, peercmd.ResetProtocol,
+	} {
+		if !slices.Contains(got.Protocols, protocol) {
+			t.Errorf("protocol %s is missing from %v", protocol, got.Protocols)
+		}
+	}
+	var addrs []string
+	for _, a := range listening.Addrs {
+		addrs = append(addrs, withoutPeer(a))
+	}
+	if !slices.Equal(got.ListenAddrs, addrs) {
+		t.Errorf("listen addresses %v, want %v", got.ListenAddrs, addrs)
+	}
+	if observed != "" && withoutPeer(got.Observed) != observed {
+		t.Errorf("observed address %s, want %s", got.Observed, observed)
+	}
+}
+
+func withoutPeer(addr string) string {
+	addr, _, _ = strings.Cut(addr, "/p2p/")
+	return addr
+}
+
+// checkCode wants the code where both sides carry codes; elsewhere a reset has code 0 or none.
+func checkCode(t *testing.T, got *uint32, want uint32, codes bool) {
+	t.Helper()
+	switch {
+	case !codes && got != nil && *got != 0:
+		t.Errorf("code %d from a side that has none", *got)
+	case codes && got == nil:
+		t.Errorf("no code, want %d", want)
+	case codes && *got != want:
+		t.Errorf("code %d, want %d", *got, want)
+	}
+}
+
+// TestManyStreams opens many streams at once, more than fit into the first flights.
+func TestManyStreams(t *testing.T) {
+	for _, pair := range [][2]program{{goPeer, jsPeer}, {jsPeer, goPeer}} {
+		dialer, listener := pair[0], pair[1]
+		t.Run(fmt.Sprintf("%s-dials-%s", dialer.name, listener.name), func(t *testing.T) {
+			t.Parallel()
+			const streams = 64 // what go-libp2p's default limits let one peer and protocol open
+			server := listener.run(t, "listen")
+			peer := await[peercmd.Listening](t, server).Addrs[0]
+			client := dialer.run(t, "dial", "--peer="+peer, "--do=streams,ping", fmt.Sprintf("--streams=%d", streams), "--bytes=300000")
+			if got := await[peercmd.Streams](t, client); got.Streams != streams {
+				t.Errorf("%+v", got)
+			}
+			client.succeed(t)
+			server.terminate(t)
+		})
+	}
+}
+
+// TestWrongPeer dials an address with another peer's ID, which nobody may accept.
+func TestWrongPeer(t *testing.T) {
+	for _, pair := range [][2]program{{goPeer, jsPeer}, {jsPeer, goPeer}} {
+		dialer, listener := pair[0], pair[1]
+		for _, security := range []string{"noise", "tls"} {
+			t.Run(fmt.Sprintf("%s-dials-%s/tcp/%s", dialer.name, listener.name, security), func(t *testing.T) {
+				t.Parallel()
+				server := listener.run(t, "listen")
+				addr := withoutPeer(await[peercmd.Listening](t, server).Addrs[0])
+				const other = "12D3KooWASf5dzsRVtjydi2D598E1hrY33DCFpsRyEp9TmZigJY3" // nobody has its key any more
+				client := dialer.run(t, "dial", "--security="+security, "--peer="+addr+"/p2p/"+other)
+				<-client.exited
+				told := slices.ContainsFunc(dialer.mismatch, func(text string) bool { return strings.Contains(client.stderr.String(), text) })
+				if client.err == nil || !told {
+					t.Errorf("the dial ended with %v, want an error with one of %q", client.err, dialer.mismatch)
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/kith-p2p/kith/interop/internal/peercmd"
+)
+
+// Limits of one process. A peer ends itself after peerTimeout; a test waits no longer than eventTimeout for an event.
+const (
+	peerTimeout  = 60 * time.Second
+	eventTimeout = 40 * time.Second
+	exitTimeout  = 10 * time.Second
+)
+
+// A process is one peer of a test. Its output is shown when the test fails; it never outlives its test.
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	stdout lines
+	stderr bytes.Buffer // read only after exited
+	exited chan struct{}
+	err    error // set before exited is closed
+}
+
+// run starts a program. Started from a goroutine that is locked to a thread in another network namespace, it is in that
+// namespace.
+func run(t *testing.T, argv ...string) *process {
+	t.Helper()
+	return runCmd(t, exec.CommandContext(t.Context(), argv[0], argv[1:]...))
+}
+
+func runCmd(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{name: strings.Join(cmd.Args, " "), cmd: cmd, exited: make(chan struct{})}
+	p.stdout.grown = make(chan struct{})
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.cmd.WaitDelay = exitTimeout
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.exited)
+		p.stdout.end()
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.exited
+		if t.Failed() {
+			t.Logf("%s: %v\nstdout:\n%s\nstderr:\n%s", p.name, p.err, p.stdout.all(), p.stderr.String())
+		}
+	})
+	return p
+}
+
+// terminate asks the process to end, and wants it to do so without an error.
+func (p *process) terminate(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("%s: %v", p.name, err)
+	}
+	p.succeed(t)
+}
+
+// succeed waits for the end of the process.
+func (p *process) succeed(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), peerTimeout)
+	defer cancel()
+	select {
+	case <-p.exited:
+		if p.err != nil {
+			t.Errorf("%s: %v", p.name, p.err)
+		}
+	case <-ctx.Done():
+		t.Errorf("%s: did not exit", p.name)
+	}
+}
+
+// await returns the next event of type E that no call has returned yet; events of other types do not matter.
+func await[E peercmd.Event](t *testing.T, p *process) E {
+	t.Helper()
+	var event E
+	ctx, cancel := context.WithTimeout(t.Context(), eventTimeout)
+	defer cancel()
+	if !p.stdout.next(ctx, event.EventName(), &event) {
+		t.Fatalf("%s: no event %q", p.name, event.EventName())
+	}
+	return event
+}
+
+// lines takes a process's standard output and hands out its events by name.
+type lines struct {
+	mu    sync.Mutex
+	text  bytes.Buffer   // everything
+	read  map[string]int // by event: how many of its lines have been handed out
+	ended bool
+	grown chan struct{} // closed and replaced when text grows or ends
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(b)
+	close(l.grown)
+	l.grown = make(chan struct{})
+	return len(b), nil
+}
+
+func (l *lines) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	close(l.grown)
+	l.grown = make(chan struct{})
+}
+
+func (l *lines) all() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// next waits for a line that is a JSON object with this event name and decodes it.
+func (l *lines) next(ctx context.Context, name string, event any) bool {
+	for {
+		l.mu.Lock()
+		found := l.find(name, event)
+		grown, ended := l.grown, l.ended
+		l.mu.Unlock()
+		if found || ended {
+			return found
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (l *lines) find(name string, event any) bool {
+	seen := 0
+	whole := l.text.Bytes()[:bytes.LastIndexByte(l.text.Bytes(), '\n')+1]
+	for line := range bytes.Lines(whole) {
+		var head struct{ Event string }
+		if json.Unmarshal(line, &head) != nil || head.Event != name {
+			continue
+		}
+		if seen++; seen > l.read[name] && json.Unmarshal(line, event) == nil {
+			if l.read == nil {
+				l.read = make(map[string]int)
+			}
+			l.read[name] = seen
+			return true
+		}
+	}
+	return false
+}
