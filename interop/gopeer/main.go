@@ -271,7 +271,7 @@ func (s session) NewStream(ctx context.Context, protocolID string) (peercmd.Stre
 	return stream{opened}, nil
 }
 
-// stream turns go-libp2p's reset error into one that peercmd reads.
+// stream turns go-libp2p's reset error into peercmd's.
 type stream struct{ network.Stream }
 
 func (s stream) Read(b []byte) (int, error) {
@@ -288,15 +288,9 @@ func (s stream) Reset(code uint32) error {
 	return s.Stream.ResetWithError(network.StreamErrorCode(code))
 }
 
-type resetError struct{ *network.StreamError }
-
-func (e resetError) ErrorCode() uint32 { return uint32(e.StreamError.ErrorCode) }
-func (e resetError) IsRemote() bool    { return e.Remote }
-
 func coded(err error) error {
-	var reset *network.StreamError
-	if errors.As(err, &reset) {
-		return resetError{reset}
+	if reset, ok := errors.AsType[*network.StreamError](err); ok {
+		return &peercmd.ResetError{Code: uint32(reset.ErrorCode), Remote: reset.Remote, Err: err}
 	}
 	return err
 }

@@ -44,12 +44,16 @@ type Stream interface {
 	Reset(code uint32) error
 }
 
-// A coded error says with which code a stream was reset, and by whom. What the implementations' errors lack, their adapters add.
-type coded interface {
-	error
-	ErrorCode() uint32
-	IsRemote() bool
+// A ResetError tells that a stream was reset. Each implementation has an error of its own for it, which its adapter turns
+// into this one.
+type ResetError struct {
+	Code   uint32
+	Remote bool // the remote reset it, not we
+	Err    error
 }
+
+func (e *ResetError) Error() string { return e.Err.Error() }
+func (e *ResetError) Unwrap() error { return e.Err }
 
 // bound bounds one exchange: when ctx ends before stop is called, the stream is reset, which ends every Read and Write on it.
 func bound(ctx context.Context, s Stream) (stop func() bool) {
@@ -177,14 +181,14 @@ func beReset(s Stream) (*uint32, error) {
 
 // codeOf returns the code of the remote's reset. Another error than a reset is returned as it is.
 func codeOf(err error) (*uint32, error) {
-	var reset coded
-	if !errors.As(err, &reset) {
+	reset, ok := errors.AsType[*ResetError](err)
+	if !ok {
 		return nil, err
 	}
-	if !reset.IsRemote() {
+	if !reset.Remote {
 		return nil, fmt.Errorf("reset, but not by the remote: %w", err)
 	}
-	return new(reset.ErrorCode()), nil
+	return &reset.Code, nil
 }
 
 // abort resets a stream whose two ends are in the middle of an echo.

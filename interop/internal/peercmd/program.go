@@ -58,6 +58,13 @@ type Hooks struct {
 	Pushed       func(peer string) // a peer announced PushedProtocol after its connection was identified
 }
 
+// NoHooks reports nothing.
+var NoHooks = Hooks{
+	Connected:    func(Connected) {},
+	Disconnected: func(Disconnected) {},
+	Pushed:       func(string) {},
+}
+
 // A Mode is what a program's first argument names.
 type Mode struct {
 	Server bool                // it runs until its timeout or SIGTERM, which then are success
