@@ -199,8 +199,8 @@ func (c *Conn) newStream(ctx context.Context, protos []ProtocolID) (*Stream, err
 		return nil, errors.New("host: NewStream needs at least one protocol")
 	}
 	for _, p := range protos {
-		if len(p) == 0 || len(p) >= multistream.MaxTokenLen {
-			return nil, fmt.Errorf("host: protocol ID of %d bytes: it must have 1 to %d", len(p), multistream.MaxTokenLen-1)
+		if err := multistream.Check(string(p)); err != nil {
+			return nil, fmt.Errorf("host: %w", err)
 		}
 	}
 	mux, err := c.mux.OpenStream(ctx)

@@ -1,0 +1,82 @@
+package testkit
+
+import (
+	"testing"
+
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/memory"
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/upgrade"
+)
+
+// Host makes a host that listens on network and is closed with the test. What cfg
+// leaves out is filled in.
+func Host(t testing.TB, network *memory.Network, cfg host.Config) *host.Host {
+	t.Helper()
+	if cfg.Identity.IsZero() {
+		cfg.Identity = Key(t)
+	}
+	transport, err := memory.New(memory.Config{Network: network, Upgrader: Upgrader(t, cfg.Identity)})
+	check(t, err)
+	cfg.Transports = append(cfg.Transports, transport)
+	h, err := host.New(cfg)
+	check(t, err)
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Errorf("closing a host: %v", err)
+		}
+	})
+	check(t, h.Listen(multiaddr.MustParse("/memory/0")))
+	return h
+}
+
+// Pair makes two hosts and connects the first to the second.
+func Pair(t testing.TB) (a, b *host.Host) {
+	t.Helper()
+	network := new(memory.Network)
+	a, b = Host(t, network, host.Config{}), Host(t, network, host.Config{})
+	Connect(t, a, b)
+	return a, b
+}
+
+// Connect connects a to b and waits until both know.
+func Connect(t testing.TB, a, b *host.Host) *host.Conn {
+	t.Helper()
+	seen := b.Subscribe(16)
+	defer seen.Close()
+	c, err := a.Connect(t.Context(), Info(b))
+	check(t, err)
+	for len(b.ConnsTo(a.ID())) == 0 {
+		<-seen.Events()
+	}
+	return c
+}
+
+// Info is what one needs to dial h.
+func Info(h *host.Host) peer.AddrInfo { return peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()} }
+
+// Key makes an Ed25519 key.
+func Key(t testing.TB) peer.PrivateKey {
+	t.Helper()
+	key, err := peer.GenerateKey(peer.Ed25519)
+	check(t, err)
+	return key
+}
+
+// Upgrader makes an upgrader that speaks Noise.
+func Upgrader(t testing.TB, key peer.PrivateKey) *upgrade.Upgrader {
+	t.Helper()
+	noise, err := upgrade.Noise(key)
+	check(t, err)
+	u, err := upgrade.New(upgrade.Config{Security: []upgrade.Security{noise}})
+	check(t, err)
+	return u
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

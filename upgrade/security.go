@@ -1,0 +1,88 @@
+package upgrade
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/noise"
+	"github.com/kith-p2p/kith/p2ptls"
+	"github.com/kith-p2p/kith/peer"
+)
+
+// Security is a secure channel: Noise and TLS are here.
+type Security interface {
+	Protocol() host.ProtocolID
+
+	// Client and Server run the handshake within ctx. remote can be zero for
+	// anyone. muxers are those that we have, by preference.
+	Client(ctx context.Context, conn net.Conn, remote peer.ID, muxers []string) (SecureConn, error)
+	Server(ctx context.Context, conn net.Conn, muxers []string) (SecureConn, error)
+}
+
+// SecureConn is a connection whose remote has proved its key.
+type SecureConn interface {
+	RemoteKey() peer.PublicKey
+	Muxer() string // what the handshake agreed on, or ""
+
+	Read(p []byte) (int, error)
+	ReadRecord() ([]byte, error) // the next decrypted bytes, valid until the next call
+	Write(p []byte) (int, error)
+	Close() error
+	SetDeadline(t time.Time) error
+	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
+}
+
+// Noise is the secure channel of most libp2p implementations.
+func Noise(key peer.PrivateKey) (Security, error) {
+	t, err := noise.New(key)
+	return noiseSecurity{t}, err
+}
+
+type noiseSecurity struct{ t *noise.Transport }
+
+func (noiseSecurity) Protocol() host.ProtocolID { return noise.ProtocolID }
+
+func (s noiseSecurity) Client(ctx context.Context, conn net.Conn, remote peer.ID, muxers []string) (SecureConn, error) {
+	c, err := s.t.Client(ctx, conn, noise.Config{Remote: remote, Muxers: muxers})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s noiseSecurity) Server(ctx context.Context, conn net.Conn, muxers []string) (SecureConn, error) {
+	c, err := s.t.Server(ctx, conn, noise.Config{Muxers: muxers})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// TLS is TLS 1.3 with libp2p's certificates.
+func TLS(key peer.PrivateKey) (Security, error) {
+	t, err := p2ptls.New(key)
+	return tlsSecurity{t}, err
+}
+
+type tlsSecurity struct{ t *p2ptls.Transport }
+
+func (tlsSecurity) Protocol() host.ProtocolID { return p2ptls.ProtocolID }
+
+func (s tlsSecurity) Client(ctx context.Context, conn net.Conn, remote peer.ID, muxers []string) (SecureConn, error) {
+	c, err := s.t.Client(ctx, conn, p2ptls.Config{Remote: remote, Muxers: muxers})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s tlsSecurity) Server(ctx context.Context, conn net.Conn, muxers []string) (SecureConn, error) {
+	c, err := s.t.Server(ctx, conn, p2ptls.Config{Muxers: muxers})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
