@@ -27,6 +27,7 @@ const policy = `
 	host < identify, ping, perf ;
 	tcp, memory, identify, ping, perf, mdns < kith < cmd/kith ;
 	kith < internal/hostile ;
+	tcp < examples/minimal ;
 `
 
 func TestImportPolicy(t *testing.T) {
