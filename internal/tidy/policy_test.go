@@ -26,7 +26,8 @@ const policy = `
 	internal/drive, multiaddr, peer < mdns ;
 	host < identify, ping, perf ;
 	tcp, memory, identify, ping, perf, mdns < kith < cmd/kith ;
-	kith < internal/hostile ;
+	memory < internal/testkit ;
+	identify, ping, perf, tcp, memory < internal/hostile ;
 	tcp < examples/minimal ;
 `
 

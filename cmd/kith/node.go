@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kith-p2p/kith"
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/upgrade"
+)
+
+// nodeFlags describe the node that a command runs.
+type nodeFlags struct {
+	dir        string
+	listen     []string
+	peers      []string
+	security   string
+	noMDNS     bool
+	interfaces []string
+	service    string
+	verbose    bool
+}
+
+func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
+	flags.StringVar(&f.dir, "dir", "", "directory that keeps the identity; a new identity each time if empty")
+	flags.StringVar(&f.security, "security", "", "the only secure channel to speak: noise or tls; both if empty")
+	flags.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for peers on the local network")
+	flags.StringSliceVar(&f.interfaces, "interface", nil, "network interface for mDNS, such as eth0; all but loopback if not given")
+	flags.StringVar(&f.service, "service", "", "mDNS service name; peers with another are not found (default _p2p._udp)")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log on stderr")
+	if listens {
+		flags.StringSliceVar(&f.listen, "listen", nil, "address to listen on, such as /ip4/0.0.0.0/tcp/4001 (default one free TCP port on all interfaces)")
+		flags.StringSliceVar(&f.peers, "peer", nil, "address of a peer to stay connected to, with /p2p/ID")
+	}
+}
+
+func (f *nodeFlags) config(errOut *os.File) (kith.Config, error) {
+	cfg := kith.Config{
+		Dir:  f.dir,
+		MDNS: kith.MDNS{Off: f.noMDNS, Interfaces: f.interfaces, Service: f.service},
+	}
+	level := slog.LevelError
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
+	for _, s := range f.listen {
+		a, err := multiaddr.Parse(s)
+		if err != nil {
+			return cfg, &usageError{fmt.Errorf("--listen: %w", err)}
+		}
+		cfg.Listen = append(cfg.Listen, a)
+	}
+	for _, s := range f.peers {
+		info, err := peer.ParseAddrInfo(s)
+		if err != nil {
+			return cfg, &usageError{fmt.Errorf("--peer: %w", err)}
+		}
+		cfg.Bootstrap = append(cfg.Bootstrap, info)
+	}
+	switch f.security {
+	case "":
+	case "noise":
+		cfg.Security = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.Noise}
+	case "tls":
+		cfg.Security = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.TLS}
+	default:
+		return cfg, &usageError{fmt.Errorf("--security is noise or tls, not %q", f.security)}
+	}
+	return cfg, nil
+}
+
+// dialer starts a node that asks others and does not listen.
+func (a *app) dialer(ctx context.Context) (*kith.Node, error) {
+	cfg, err := a.node.config(os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Listen = []multiaddr.Addr{}
+	cfg.MDNS.NoConnect = true
+	return kith.Start(ctx, cfg)
+}
+
+// target understands what names a peer on the command line: an address with
+// /p2p/ID, or an ID alone for a peer on this network.
+func target(ctx context.Context, n *kith.Node, arg string) (peer.AddrInfo, error) {
+	if strings.HasPrefix(arg, "/") {
+		info, err := peer.ParseAddrInfo(arg)
+		if err != nil {
+			return info, &usageError{err}
+		}
+		return info, nil
+	}
+	id, err := peer.ParseID(arg)
+	if err != nil {
+		return peer.AddrInfo{}, &usageError{fmt.Errorf("%q is neither an address such as /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… nor a peer ID: %w", arg, err)}
+	}
+	if n.MDNS == nil {
+		return peer.AddrInfo{}, errors.New("a peer ID alone can only be found with mDNS, which is off or not possible here: give an address with /p2p/ID")
+	}
+	found := n.Subscribe(16)
+	defer found.Close()
+	for {
+		if info := n.PeerInfo(id); len(info.Addrs) > 0 {
+			return peer.AddrInfo{ID: id, Addrs: info.Addrs}, nil
+		}
+		select {
+		case <-found.Events():
+		case <-ctx.Done():
+			return peer.AddrInfo{}, fmt.Errorf("peer %s was not found on this network: is it running, and is this network interface the right one? An address with /p2p/ID works everywhere", id)
+		}
+	}
+}
+
+// connect finds and dials the peer that arg names.
+func (a *app) connect(ctx context.Context, n *kith.Node, arg string, timeout time.Duration) (*host.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	info, err := target(ctx, n, arg)
+	if err != nil {
+		return nil, err
+	}
+	return n.Connect(ctx, info)
+}
+
+func addrStrings(addrs []multiaddr.Addr) []string {
+	s := make([]string, len(addrs))
+	for i, a := range addrs {
+		s[i] = a.String()
+	}
+	return s
+}
+
+// defaultDir is where the identity of this user is kept.
+func defaultDir() string {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return ".kith"
+	}
+	return filepath.Join(dir, "kith")
+}
+
+func newNode(a *app) *cobra.Command {
+	var noPerf bool
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run a peer until interrupted",
+		Long: `Run a peer until interrupted. It prints its addresses, and then whoever comes and goes.
+
+With --json each line is one event: listening, discovered, connected, disconnected, identified.`,
+		Example: `  kith node
+  kith node --dir ~/.config/kith --listen /ip4/0.0.0.0/tcp/4001
+  kith node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… --json`,
+		Args: exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runNode(cmd.Context(), noPerf) },
+	}
+	cmd.Flags().BoolVar(&noPerf, "no-perf", false, "do not let others measure throughput with kith perf")
+	a.node.add(cmd.Flags(), true)
+	return cmd
+}
+
+func (a *app) runNode(ctx context.Context, noPerf bool) error {
+	cfg, err := a.node.config(os.Stderr)
+	if err != nil {
+		return err
+	}
+	cfg.ServePerf = !noPerf
+	n, err := kith.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	events := n.Subscribe(256)
+	defer events.Close()
+	addrs := addrStrings(n.P2PAddrs())
+	a.say("listening", fields{"peer": n.ID(), "addrs": addrs}, "peer %s\n%s", n.ID(), strings.Join(addrs, "\n"))
+	if n.MDNS == nil && !cfg.MDNS.Off {
+		a.say("mdns", fields{"ok": false}, "mDNS is not possible here: neighbours are not found (see --verbose)")
+	}
+	for _, c := range n.Conns() {
+		a.sayEvent(host.ConnOpened{Conn: c})
+	}
+	for {
+		select {
+		case e := <-events.Events():
+			a.sayEvent(e)
+		case <-ctx.Done():
+			return n.Close()
+		}
+	}
+}
+
+// sayEvent prints a state event of a host.
+func (a *app) sayEvent(e host.Event) {
+	switch e := e.(type) {
+	case host.PeerDiscovered:
+		a.say("discovered", fields{"peer": e.Info.ID, "addrs": addrStrings(e.Info.Addrs), "source": e.Source},
+			"discovered   %s by %s at %s", e.Info.ID, e.Source, strings.Join(addrStrings(e.Info.Addrs), " "))
+	case host.ConnOpened:
+		a.say("connected", connFields(e.Conn),
+			"connected    %s %s %s %s", e.Conn.RemotePeer(), e.Conn.Direction(), e.Conn.RemoteAddr(), e.Conn.Security())
+	case host.ConnClosed:
+		a.say("disconnected", fields{"peer": e.Conn.RemotePeer(), "addr": e.Conn.RemoteAddr(), "reason": e.Err.Error()},
+			"disconnected %s %s: %v", e.Conn.RemotePeer(), e.Conn.RemoteAddr(), e.Err)
+	case host.PeerIdentified:
+		a.say("identified", identifyFields(e.Conn, e.Info), "identified   %s %s", e.Info.ID, printable(e.Info.AgentVersion))
+	case host.AddrsChanged:
+		a.say("addresses", fields{"addrs": addrStrings(e.Addrs)}, "addresses    %s", strings.Join(addrStrings(e.Addrs), " "))
+	}
+}
+
+func connFields(c *host.Conn) fields {
+	return fields{"peer": c.RemotePeer(), "addr": c.RemoteAddr(), "direction": c.Direction().String(), "limited": c.Limited(), "security": c.Security(), "muxer": c.Muxer()}
+}

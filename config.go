@@ -1,0 +1,67 @@
+package kith
+
+import (
+	"log/slog"
+
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/upgrade"
+)
+
+// Config describes a node. The zero value gives one that works; it must not be
+// changed after Start.
+type Config struct {
+	// Identity is who the node is. Zero: the key in Dir, which is made if it is not
+	// there, or without Dir a new Ed25519 key.
+	Identity peer.PrivateKey
+
+	// Dir keeps what must survive a restart: today the key, in the file
+	// identity.key. Empty: nothing does.
+	Dir string
+
+	// Listen is where the node takes connections in. Nil: TCP on one free port of
+	// all interfaces, IPv4 and IPv6. Empty but not nil: nowhere.
+	Listen []multiaddr.Addr
+
+	// Bootstrap are peers that the node connects to at the start, and again
+	// whenever it has lost them.
+	Bootstrap []peer.AddrInfo
+
+	// Security are the secure channels spoken, the preferred first: upgrade.Noise,
+	// upgrade.TLS. Nil: both, the one first that is faster on this hardware.
+	Security []func(peer.PrivateKey) (upgrade.Security, error)
+
+	// Agent is the program's name and version as it tells other peers. Empty: "kith/" and the version.
+	Agent string
+
+	// ServePerf lets anybody measure how fast bytes go to this node, which is work
+	// and traffic for it.
+	ServePerf bool
+
+	MDNS   MDNS
+	Limits host.Limits
+
+	// Logger gets what an operator should know. Nil: nothing is logged.
+	Logger *slog.Logger
+
+	// Trace gets every event; see host.Config.
+	Trace func(host.Event)
+}
+
+// MDNS describes how the node finds its neighbours on the local network.
+type MDNS struct {
+	// Off keeps the node from asking and from answering.
+	Off bool
+
+	// Interfaces are the names of those to use. Nil: all that can, but not loopback.
+	Interfaces []string
+
+	// Service is what neighbours must ask for. Empty: "_p2p._udp", which all of
+	// libp2p shares.
+	Service string
+
+	// NoConnect keeps the node from connecting to the neighbours that it finds; they
+	// are known and announced as events all the same.
+	NoConnect bool
+}

@@ -1,0 +1,240 @@
+package kith
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/identify"
+	"github.com/kith-p2p/kith/mdns"
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/perf"
+	"github.com/kith-p2p/kith/ping"
+	"github.com/kith-p2p/kith/tcp"
+	"github.com/kith-p2p/kith/upgrade"
+)
+
+// Version is the version of Kith.
+const Version = "0.1.0"
+
+const (
+	// maxNeighbours bounds the connections that mDNS alone makes us dial: more than
+	// a household or an office has, few against the limit of all connections.
+	maxNeighbours = 64
+	// neighbourTimeout bounds a dial to a neighbour.
+	neighbourTimeout = 10 * time.Second
+	// politeness is how long the peer with the larger ID waits before it dials a
+	// neighbour: two peers find each other at the same time, and one connection is enough.
+	politeness = 200 * time.Millisecond
+
+	// Lost bootstrap peers are dialed again after a while that doubles from the
+	// first to the second.
+	redialMin = time.Second
+	redialMax = time.Minute
+)
+
+// A Node is a whole peer: a host with its transports, and the protocols that run
+// on it.
+type Node struct {
+	*host.Host
+	Identify *identify.Service
+	MDNS     *mdns.Service // nil when it is off or the network has no multicast
+}
+
+// Start makes a node and sets it to work. ctx bounds the start alone; the node
+// runs until Close. When mDNS is not possible the node starts without it and says
+// so in its log: see Node.MDNS.
+//
+// The function is written to be copied: a program that wants other parts in its
+// node starts from these lines.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	key, err := identity(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("kith: %w", err)
+	}
+
+	// Transports turn addresses into connections that are secured and muxed.
+	upgrader, err := newUpgrader(key, cfg.Security)
+	if err != nil {
+		return nil, fmt.Errorf("kith: %w", err)
+	}
+	overTCP, err := tcp.New(tcp.Config{Upgrader: upgrader})
+	if err != nil {
+		return nil, fmt.Errorf("kith: %w", err)
+	}
+
+	// The host owns connections, streams and handlers.
+	h, err := host.New(host.Config{
+		Identity:   key,
+		Transports: []host.Transport{overTCP},
+		Limits:     cfg.Limits,
+		Logger:     cfg.Logger,
+		Trace:      cfg.Trace,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kith: %w", err)
+	}
+	n := &Node{Host: h}
+
+	// Protocols.
+	agent := cfg.Agent
+	if agent == "" {
+		agent = "kith/" + Version
+	}
+	n.Identify = identify.Start(h, identify.Config{AgentVersion: agent})
+	ping.Serve(h)
+	if cfg.ServePerf {
+		perf.Serve(h)
+	}
+
+	if err := listen(h, cfg.Listen); err != nil {
+		return nil, errors.Join(fmt.Errorf("kith: %w", err), h.Close())
+	}
+
+	// Discovery comes last, when there are addresses to tell.
+	if !cfg.MDNS.Off {
+		n.findNeighbours(cfg.MDNS)
+	}
+	for _, p := range cfg.Bootstrap {
+		n.keepConnected(p)
+	}
+	return n, nil
+}
+
+// identity finds or makes the node's key.
+func identity(cfg Config) (peer.PrivateKey, error) {
+	switch {
+	case !cfg.Identity.IsZero():
+		return cfg.Identity, nil
+	case cfg.Dir != "":
+		return peer.LoadOrCreateKey(filepath.Join(cfg.Dir, "identity.key"), peer.Ed25519)
+	}
+	return peer.GenerateKey(peer.Ed25519)
+}
+
+func newUpgrader(key peer.PrivateKey, channels []func(peer.PrivateKey) (upgrade.Security, error)) (*upgrade.Upgrader, error) {
+	if channels == nil {
+		channels = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.Noise, upgrade.TLS}
+	}
+	var security []upgrade.Security
+	for _, channel := range channels {
+		s, err := channel(key)
+		if err != nil {
+			return nil, err
+		}
+		security = append(security, s)
+	}
+	return upgrade.New(upgrade.Config{Security: security})
+}
+
+// listen opens addrs, or by default one port for IPv4 and IPv6.
+func listen(h *host.Host, addrs []multiaddr.Addr) error {
+	if addrs != nil {
+		for _, a := range addrs {
+			if err := h.Listen(a); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	port, err := listenOn(h, netip.IPv4Unspecified(), 0)
+	_, err6 := listenOn(h, netip.IPv6Unspecified(), port)
+	// A machine with only one of the two is no error.
+	if err != nil && err6 != nil {
+		return err
+	}
+	return nil
+}
+
+func listenOn(h *host.Host, ip netip.Addr, port uint16) (uint16, error) {
+	if err := h.Listen(multiaddr.FromAddrPort(multiaddr.TCP, netip.AddrPortFrom(ip, port))); err != nil {
+		return 0, err
+	}
+	for _, a := range h.Addrs() {
+		if ap, _, ok := a.AddrPort(); ok {
+			return ap.Port(), nil
+		}
+	}
+	return 0, nil
+}
+
+// findNeighbours starts mDNS.
+func (n *Node) findNeighbours(cfg MDNS) {
+	var dialing atomic.Int32
+	service, err := mdns.Listen(mdns.Config{
+		ID:         n.ID(),
+		Addrs:      n.Addrs,
+		Interfaces: cfg.Interfaces,
+		Service:    cfg.Service,
+		Found: func(info peer.AddrInfo) {
+			n.Discovered(info, "mdns")
+			if cfg.NoConnect || dialing.Load() >= maxNeighbours {
+				return
+			}
+			dialing.Add(1)
+			n.Go(func(ctx context.Context) {
+				defer dialing.Add(-1)
+				n.connectNeighbour(ctx, info)
+			})
+		},
+	})
+	if err != nil {
+		n.Logger().Warn("no neighbours will be found by mDNS", "err", err)
+		return
+	}
+	n.MDNS = service
+	n.Go(service.Run)
+}
+
+func (n *Node) connectNeighbour(ctx context.Context, info peer.AddrInfo) {
+	if n.ID().Compare(info.ID) > 0 {
+		select {
+		case <-time.After(politeness):
+		case <-ctx.Done():
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
+	defer cancel()
+	if _, err := n.Connect(ctx, info); err != nil && !errors.Is(err, context.Canceled) {
+		n.Logger().Info("neighbour not reached", "peer", info.ID.String(), "err", err)
+	}
+}
+
+// keepConnected dials p now and whenever the connection is lost.
+func (n *Node) keepConnected(p peer.AddrInfo) {
+	n.AddAddrs(p, host.TTLForever)
+	n.Go(func(ctx context.Context) {
+		wait := redialMin
+		for {
+			attempt, cancel := context.WithTimeout(ctx, neighbourTimeout)
+			conn, err := n.Connect(attempt, p)
+			cancel()
+			if err == nil {
+				wait = redialMin
+				select {
+				case <-conn.Done():
+				case <-ctx.Done():
+					return
+				}
+			} else if ctx.Err() == nil {
+				n.Logger().Warn("bootstrap peer not reached", "peer", p.ID.String(), "err", err)
+			}
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
+			wait = min(2*wait, redialMax)
+		}
+	})
+}
