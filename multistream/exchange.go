@@ -43,11 +43,13 @@ func protocolError(reason string, token []byte) error {
 	return &ProtocolError{Reason: reason, Token: string(token[:min(len(token), shown)])}
 }
 
+var errTooMuch error = &ProtocolError{Reason: fmt.Sprintf("more than %d bytes in one negotiation", maxBytes)}
+
 // refusalEnds reports whether err is how a peer ends a negotiation after its
-// proposals were refused, as opposed to a fault of the connection.
+// proposals were refused, as opposed to a fault of the connection or to abuse.
 func refusalEnds(err error) bool {
 	var broken *ProtocolError
-	return errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	return err != errTooMuch && errors.As(err, &broken) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // minFrame is the size of the smallest message: its length and a newline.
@@ -93,7 +95,7 @@ func (x *exchange) token(r io.Reader, ahead int) ([]byte, error) {
 	}
 	end := n + int(size)
 	if x.total += end; x.total > maxBytes {
-		return nil, protocolError(fmt.Sprintf("more than %d bytes in one negotiation", maxBytes), nil)
+		return nil, errTooMuch
 	}
 	if err := x.fill(r, end, ahead); err != nil {
 		return nil, err

@@ -45,6 +45,7 @@ func seed(f *testing.F, add func(in []byte)) {
 		frames(ProtocolID) + "\x00\x00",
 		frames(ProtocolID, strings.Repeat("x", 1023)),
 		frames(ProtocolID) + strings.Repeat(frames("/x"), 70),
+		frames(ProtocolID) + strings.Repeat(frames("/"+strings.Repeat("x", 1000)), 4) + frames("/b"),
 	} {
 		add([]byte(in))
 	}

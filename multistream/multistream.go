@@ -16,8 +16,8 @@ const (
 	// and without its length prefix. The deployed implementations agree on it.
 	MaxTokenLen = 1024
 
-	// MaxNameLen is the longest protocol name that is proposed, in bytes:
-	// some peers count newline and length prefix in their limit of 1024.
+	// MaxNameLen is the longest protocol name that is proposed, in bytes: some
+	// peers count newline and length prefix in their limit of 1024.
 	MaxNameLen = 1022
 
 	// maxRounds bounds the proposals of one negotiation. A host proposes a
@@ -75,22 +75,23 @@ func Respond(rw io.ReadWriter, supports func(proto []byte) (string, bool)) (stri
 }
 
 // Accept reads proposals until one is supported, and returns it. When answered
-// is false the caller still has to send AppendAccept(nil, proto): before, or in one
-// Write with, its own first data, and in any case before it waits for the peer's.
+// is false the caller still has to send AppendAccept(nil, proto): before, or in
+// one Write with, its own first data, and in any case before it waits for the
+// peer's.
 //
 // supports is asked for every proposal that could be a protocol's name. It
 // returns the same name as a string of its own, so that looking it up costs no
 // allocation, and whether it is supported; it must not keep the bytes.
 //
 // A peer may send its proposal and data and close its reading side before the
-// answer comes: errors of writing the answer are ignored, here and in
-// Respond. If they were the connection's end, the next Read will tell.
+// answer comes: errors of writing the answer are ignored, here and in Respond.
+// If they were the connection's end, the next Read will tell.
 //
 // The error wraps io.EOF when the peer sent nothing at all. It is a
 // *NotSupportedError when the peer went away, or sent what is no proposal (most
-// often the data of the protocol it had hoped for), after all its proposals were refused,
-// and a *ProtocolError when it broke the protocol. Otherwise it wraps what rw
-// returned.
+// often the data of the protocol it had hoped for), after all its proposals
+// were refused, and a *ProtocolError when it broke the protocol. Otherwise it
+// wraps what rw returned.
 func Accept(rw io.ReadWriter, supports func(proto []byte) (string, bool)) (proto string, answered bool, err error) {
 	x := begin()
 	defer x.end()
@@ -146,8 +147,9 @@ func AppendProposal(b []byte, proto string) []byte {
 }
 
 // ReadAnswer reads the header and the answer to the one proposal of
-// AppendProposal. The error is a *NotSupportedError when the peer refused it: what was
-// sent along with the proposal is then lost, and the connection of no more use.
+// AppendProposal. The error is a *NotSupportedError when the peer refused it:
+// what was sent along with the proposal is then lost, and the connection of no
+// more use.
 func ReadAnswer(r io.Reader, proto string) error {
 	x := begin()
 	defer x.end()

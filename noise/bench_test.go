@@ -21,8 +21,8 @@ func (c *countingConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// A countingSocket counts the system calls of reading: those that returned data,
-// and those that found that there is none yet.
+// A countingSocket counts the system calls of reading: those that returned
+// data, and those that found that there is none yet.
 type countingSocket struct {
 	syscall.RawConn
 	reads, waits atomic.Int64

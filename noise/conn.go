@@ -17,13 +17,14 @@ const (
 	maxMessage   = 65535
 	maxPlaintext = maxMessage - tagLen
 
-	// batch is how much plaintext is sealed before it is written: what fits into
-	// the largest block.
+	// batch is how much plaintext is sealed before it is written: what fits
+	// into the largest block.
 	batch = recordsPerBlock * maxPlaintext
 )
 
 // A Conn is an authenticated and encrypted connection. It is a net.Conn, with
-// one restriction: of Read and ReadRecord only one call may be under way at a time.
+// one restriction: of Read and ReadRecord only one call may be under way at a
+// time.
 type Conn struct {
 	// fixed by the handshake
 	conn       net.Conn
@@ -56,16 +57,16 @@ func (c *Conn) RemotePeer() peer.ID { return c.remote }
 // RemoteKey returns the identity key of the peer.
 func (c *Conn) RemoteKey() peer.PublicKey { return c.remoteKey }
 
-// Muxer returns the muxer that the handshake chose, or "" if one of the sides did not
-// take part in the choice.
+// Muxer returns the muxer that the handshake chose, or "" if one of the sides
+// did not take part in the choice.
 func (c *Conn) Muxer() string { return c.muxer }
 
 // CertHashes returns the multihashes of WebTransport certificates that the peer
 // sent in the handshake.
 func (c *Conn) CertHashes() [][]byte { return c.certHashes }
 
-// Read fills p from the current record, or the next one. See ReadRecord for
-// the errors.
+// Read fills p from the current record, or the next one. See ReadRecord for the
+// errors.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -82,9 +83,10 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// ReadRecord returns the next run of bytes: the rest of a record that Read began,
-// or the next record. It is never empty, is at most 65519 bytes long, may be
-// written to, and is valid until the next call of Read, ReadRecord or Close.
+// ReadRecord returns the next run of bytes: the rest of a record that Read
+// began, or the next record. It is never empty, is at most 65519 bytes long,
+// may be written to, and is valid until the next call of Read, ReadRecord or
+// Close.
 //
 // The error is io.EOF when the connection ended between two records, and
 // io.ErrUnexpectedEOF when it ended inside of one. A record that is not
@@ -113,9 +115,9 @@ func (c *Conn) ReadRecord() ([]byte, error) {
 	return nil, c.readErr
 }
 
-// Write sends p in as few records and system calls as possible. After an error, as
-// that of a deadline, a part of a record may have been sent: nothing more can
-// be written.
+// Write sends p in as few records and system calls as possible. After an error,
+// as that of a deadline, a part of a record may have been sent: nothing more
+// can be written.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -131,8 +133,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // writeChunk seals p, of at most batch bytes, and writes it at once.
 func (c *Conn) writeChunk(p []byte) (err error) {
-	records := (len(p) + maxPlaintext - 1) / maxPlaintext
-	block := takeBlock(len(p) + records*(lengthLen+tagLen))
+	block := takeBlock(lengthLen + len(p) + tagLen) // more than one record takes the largest
 	defer block.release()
 	out := block.b[:0]
 	for len(p) > 0 {
@@ -160,8 +161,8 @@ func (c *Conn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 // SetDeadline sets both deadlines. See SetReadDeadline and SetWriteDeadline.
 func (c *Conn) SetDeadline(t time.Time) error { return c.conn.SetDeadline(t) }
 
-// SetReadDeadline sets when calls of Read and ReadRecord end. Reading can go on with a
-// later deadline.
+// SetReadDeadline sets when calls of Read and ReadRecord end. Reading can go on
+// with a later deadline.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
 
 // SetWriteDeadline sets when calls of Write end. A Write that it has cut short

@@ -15,7 +15,8 @@ import (
 	"github.com/kith-p2p/kith/peer"
 )
 
-// fuzzIdentity is the identity of the rogue that fuzzing plays, the same in every run.
+// fuzzIdentity is the identity of the rogue that fuzzing plays, the same in
+// every run.
 func fuzzIdentity() []byte {
 	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	key, err := peer.UnmarshalPrivateKey(append([]byte{8, 1, 0x12, 64}, private...))
@@ -30,9 +31,10 @@ func fuzzIdentity() []byte {
 	return wire.AppendBytesField(b, fieldIdentitySig, sig)
 }
 
-// FuzzHandshakeInitiator and FuzzHandshakeResponder meet a peer that says payload
-// of itself and keeps to Noise, except that its n-th message is xored with mask
-// from byte at on, cut, and the last. If raw is set, payload is all that it sends.
+// FuzzHandshakeInitiator and FuzzHandshakeResponder meet a peer that says
+// payload of itself and keeps to Noise, except that its n-th message is xored
+// with mask from byte at on, cut, and the last. If raw is set, payload is all
+// that it sends.
 func FuzzHandshakeInitiator(f *testing.F) { fuzzHandshake(f, true) }
 
 func FuzzHandshakeResponder(f *testing.F) { fuzzHandshake(f, false) }
@@ -170,8 +172,8 @@ func FuzzPayload(f *testing.F) {
 }
 
 // FuzzTransport reads stream as records, and compares with the plainest way of
-// reading them. A first byte that is even stands for a stream of well-sealed records, whose
-// lengths are the bytes that follow, with one bit of it changed.
+// reading them. A first byte that is even stands for a stream of well-sealed
+// records, whose lengths are the bytes that follow, with one bit of it changed.
 func FuzzTransport(f *testing.F) {
 	f.Add(records([]byte("one"), nil, []byte("two")), uint16(0), uint32(0))
 	f.Add(records([]byte("one"), nil, []byte("two")), uint16(1), uint32(0))

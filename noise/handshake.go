@@ -150,8 +150,8 @@ func (c *Conn) receive(number int) ([]byte, error) {
 	return msg, nil
 }
 
-// accept decides whether the payload shows that the peer with the static key
-// is one that we want to talk to. Only then are its parts used.
+// accept decides whether the payload shows that the peer with the static key is
+// one that we want to talk to. Only then are its parts used.
 func (c *Conn) accept(plaintext []byte, static *ecdh.PublicKey, cfg Config) (payload, error) {
 	theirs, err := parsePayload(plaintext)
 	if err != nil {
@@ -170,7 +170,7 @@ func (c *Conn) accept(plaintext []byte, static *ecdh.PublicKey, cfg Config) (pay
 		return theirs, &MismatchError{Want: cfg.Remote, Got: id}
 	}
 	for _, h := range theirs.certHashes {
-		c.certHashes = append(c.certHashes, slices.Clone(h))
+		c.certHashes = append(c.certHashes, slices.Clone(h)) // not to keep the whole message
 	}
 	return theirs, nil
 }
@@ -207,7 +207,7 @@ func (t *Transport) payload(cfg Config) ([]byte, error) {
 	}
 	b := t.identity
 	if len(extensions) > 0 {
-		b = wire.AppendBytesField(slices.Clip(b), fieldExtensions, extensions)
+		b = wire.AppendBytesField(slices.Clip(b), fieldExtensions, extensions) // identity is shared
 	}
 	if limit := maxHandshakeMessage - 2*(keyLen+tagLen); len(b) > limit {
 		return nil, fmt.Errorf("noise: identity, muxers and certificate hashes take %d bytes: give fewer, at most %d bytes", len(b), limit)
@@ -215,8 +215,8 @@ func (t *Transport) payload(cfg Config) ([]byte, error) {
 	return b, nil
 }
 
-// parsePayload decodes what the peer says of itself. Unknown fields are skipped;
-// a field that can be there once must not be there twice.
+// parsePayload decodes what the peer says of itself. Unknown fields are
+// skipped; a field that can be there once must not be there twice.
 func parsePayload(b []byte) (p payload, err error) {
 	var extended bool
 	err = wire.Fields(b, func(f wire.Field) error {

@@ -72,6 +72,16 @@ func TestTransportIsShared(t *testing.T) {
 		}
 		ca.Close()
 	}
+	// Handshakes at the same time must not write into one another's payload.
+	tr := &Transport{identity: make([]byte, 10, 100)}
+	first, err := tr.payload(Config{Muxers: []string{"/first"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := slices.Clone(first)
+	if _, err := tr.payload(Config{Muxers: []string{"/other"}}); err != nil || !bytes.Equal(first, was) {
+		t.Errorf("a payload became %q, %v", first, err)
+	}
 	if !alice(t).static.PublicKey().Equal(static) {
 		t.Error("the static key changed")
 	}
@@ -227,8 +237,9 @@ func TestTruncatedHandshake(t *testing.T) {
 	}
 }
 
-// Parts of the encrypted payload cannot be taken out: whoever shortens a message
-// consistently, for example to take the list of muxers away, ends the handshake.
+// Parts of the encrypted payload cannot be taken out: whoever shortens a
+// message consistently, for example to take the list of muxers away, ends the
+// handshake.
 func TestStrippedMuxers(t *testing.T) {
 	extension := len(yamux) + 4
 	for number := 2; number <= 3; number++ {
@@ -244,8 +255,8 @@ func TestStrippedMuxers(t *testing.T) {
 			}
 		}
 	}
-	// Nor can a man in the middle say what bob says of himself, but for the muxers:
-	// bob's signature is of another static key.
+	// Nor can a man in the middle say what bob says of himself, but for the
+	// muxers: bob's signature is of another static key.
 	for _, initiator := range []bool{true, false} {
 		middle := rogue{static: fixedKey("middle"), payload: bob(t).identity}
 		c, err := middle.meet(alice(t), initiator, Config{Muxers: []string{yamux}})
@@ -511,6 +522,37 @@ func (c noDeadlines) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// A ctx that ends with the handshake's last message ends the handshake: the
+// conn's deadline is then in the past.
+func TestContextAtLastMessage(t *testing.T) {
+	ca, cb := net.Pipe()
+	defer ca.Close()
+	defer cb.Close()
+	reason := errors.New("too late")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go bob(t).Server(t.Context(), cb, Config{})
+	canceling := &meddler{ca, 2, func(p []byte) []byte { return p }, false}
+	c, err := alice(t).Client(ctx, afterWrite{canceling, func() {
+		if canceling.n == 0 {
+			cancel(reason)
+		}
+	}}, Config{})
+	if c != nil || !errors.Is(err, reason) {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
+type afterWrite struct {
+	net.Conn
+	do func()
+}
+
+func (c afterWrite) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.do()
+	return n, err
+}
+
 // After the handshake its ctx has no say, and the conn has its own deadlines.
 func TestContextAfterHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -576,7 +618,8 @@ func TestOneWriteAMessage(t *testing.T) {
 	}
 }
 
-// What the initiator sends right behind its last message belongs to the connection.
+// What the initiator sends right behind its last message belongs to the
+// connection.
 func TestDataBehindHandshake(t *testing.T) {
 	for _, socket := range []bool{true, false} {
 		ca, cb := tcpPair(t)

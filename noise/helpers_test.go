@@ -150,7 +150,8 @@ func fixedKey(label string) *ecdh.PrivateKey {
 	return key
 }
 
-// A rogue runs handshakes by the book, except that it says what it likes of itself.
+// A rogue runs handshakes by the book, except that it says what it likes of
+// itself.
 type rogue struct {
 	static   ecdh.KeyExchanger
 	early    []byte // the payload of message 1

@@ -11,16 +11,18 @@ import (
 
 const (
 	// smallLen is what every Conn has for reading, in bytes: enough for a
-	// handshake's messages and for the chatter of a connection without transfers.
+	// handshake's messages and for the chatter of a connection without
+	// transfers.
 	smallLen = 320
 
 	recordsPerBlock = 4
 	fullRecord      = lengthLen + maxMessage
 )
 
-// blockSizes are the sizes of shared memory, in bytes. The middle one holds
-// any record; the last is what reading and writing in bulk take at a time. A
-// block of the next size is taken only by who has filled the one before.
+// blockSizes are the sizes of shared memory, in bytes. The first holds most
+// messages and the second any; the last is for bulk, where a system call moves
+// several. The steps bound how much more than has arrived is ever held: who has
+// sent a few hundred bytes gets 8 KiB of ours, who has sent 8 KiB gets 64 KiB.
 var blockSizes = [...]int{8 << 10, fullRecord, recordsPerBlock * fullRecord}
 
 // A block is memory that is held only while there is something in it.
@@ -45,12 +47,13 @@ func takeBlock(n int) *block {
 
 func (b *block) release() { blocks[b.size].Put(b) }
 
-// An inbox reads messages from a connection, as many with one call as it can get.
-// It is owned by the reader.
+// An inbox reads messages from a connection, as many with one call as it can
+// get. It is owned by the reader.
 //
-// A connection on which nothing has arrived must hold no large memory. With a socket that is simple:
-// a block is taken when there is something to read. Otherwise Read is asked
-// to fill small, and only when it has filled that, a block of the next size.
+// A connection on which nothing has arrived must hold no large memory. With a
+// socket that is simple: a block is taken when there is something to read.
+// Otherwise Read is asked to fill small, and only when it has filled that, a
+// block of the next size.
 type inbox struct {
 	conn   net.Conn
 	socket syscall.RawConn // nil: read from conn
@@ -118,7 +121,8 @@ func (in *inbox) fill() error {
 	return err
 }
 
-// move brings what is not yet returned to the start of memory of at least n bytes.
+// move brings what is not yet returned to the start of memory of at least n
+// bytes.
 func (in *inbox) move(n int) {
 	have := in.buf[in.r:in.w]
 	old := in.block

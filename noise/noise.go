@@ -61,9 +61,9 @@ type Config struct {
 	// peer. At most 32.
 	CertHashes [][]byte
 
-	// TCP is the socket beneath, for a conn that wraps one and, once the handshake
-	// is done, adds nothing to it: Conn then reads from it directly. A conn
-	// that is a *net.TCPConn itself needs no mention.
+	// TCP is the socket beneath, for a conn that wraps one and, once the
+	// handshake is done, adds nothing to it: Conn then reads from it directly.
+	// A conn that is a *net.TCPConn itself needs no mention.
 	TCP *net.TCPConn
 }
 
@@ -80,9 +80,10 @@ func (e *MismatchError) Error() string {
 // Client runs the handshake as its initiator: it writes first.
 //
 // It returns when the last message is written: whether the responder accepts
-// our identity shows in what it does next. ctx bounds the handshake, and only the
-// handshake; when it ends the error wraps its cause. Deadlines that conn already has
-// are kept. If there is an error conn is of no more use, and is the caller's to close.
+// our identity shows in what it does next. ctx bounds the handshake, and only
+// the handshake; when it ends the error wraps its cause. Deadlines that conn
+// already has are kept. If there is an error conn is of no more use, and is the
+// caller's to close.
 //
 // The error is a *MismatchError if another peer than cfg.Remote answered; it
 // has then not learned who we are.

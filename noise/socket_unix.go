@@ -23,8 +23,8 @@ func (in *inbox) attach(conn net.Conn, tcp *net.TCPConn) {
 }
 
 // tryRead reads what the socket has. It returns false, and is called again when
-// the socket has become readable, if that is nothing: for the time between, only as
-// much memory is kept as is in use.
+// the socket has become readable, if that is nothing: for the time between,
+// only as much memory is kept as is in use.
 func (in *inbox) tryRead(fd uintptr) bool {
 	if in.r == in.w || in.w == len(in.buf) {
 		in.move(recordsPerBlock * fullRecord)

@@ -47,30 +47,39 @@ func TestSocketHoldsNoBlock(t *testing.T) {
 		t.Error("a block is held after all has been read")
 	}
 
-	// A record that arrives in parts. It is sealed by hand, to be cut.
+	// Records that arrive in parts. They are sealed by hand, to be cut.
 	data := pattern(maxPlaintext)
 	s := &script{}
 	client.conn = s
-	client.Write(data)
-	sent := 0
-	for _, c := range []struct{ until, held int }{
-		{1, smallLen}, {160, smallLen}, {161, 8 << 10}, {4 << 10, 8 << 10}, {4<<10 + 1, fullRecord}, {60_000, fullRecord},
+	type part struct{ until, held int }
+	for _, parts := range [][]part{
+		{{1, smallLen}, {160, smallLen}, {161, 8 << 10}, {4 << 10, 8 << 10}, {4<<10 + 1, fullRecord}, {60_000, fullRecord}},
+		{{1000, 8 << 10}},
+		{{10_000, fullRecord}},
+		{{1000, 8 << 10}, {50_000, fullRecord}},
 	} {
-		a.Write(s.out[sent:c.until])
-		sent = c.until
-		for server.in.w-server.in.r < sent {
-			try(t, server)
+		s.out = nil
+		if _, err := client.Write(data); err != nil {
+			t.Fatal(err)
 		}
-		if try(t, server) {
-			t.Fatal("more has arrived than was sent")
+		sent := 0
+		for _, p := range parts {
+			a.Write(s.out[sent:p.until])
+			sent = p.until
+			for server.in.w-server.in.r < sent {
+				try(t, server)
+			}
+			if try(t, server) {
+				t.Fatal("more has arrived than was sent")
+			}
+			if len(server.in.buf) != p.held {
+				t.Errorf("for %d bytes of a record %d are held, want %d", sent, len(server.in.buf), p.held)
+			}
 		}
-		if len(server.in.buf) != c.held {
-			t.Errorf("for %d bytes of a record %d are held, want %d", sent, len(server.in.buf), c.held)
+		a.Write(s.out[sent:])
+		if p, err := server.ReadRecord(); !bytes.Equal(p, data) || err != nil {
+			t.Errorf("%d bytes, %v", len(p), err)
 		}
-	}
-	a.Write(s.out[sent:])
-	if p, err := server.ReadRecord(); !bytes.Equal(p, data) || err != nil {
-		t.Errorf("%d bytes, %v", len(p), err)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// protocolName is what the handshake's hash starts with. It has exactly the 32
-	// bytes of a hash, so it is used as it is.
+	// protocolName is what the handshake's hash starts with. It has exactly the
+	// 32 bytes of a hash, so it is used as it is.
 	// https://github.com/libp2p/specs/blob/master/noise/README.md#noise-protocol-name
 	protocolName = "Noise_XX_25519_ChaChaPoly_SHA256"
 
@@ -83,8 +83,8 @@ func (c *cipherState) open(dst, ciphertext, ad []byte) ([]byte, error) {
 }
 
 // An xx is the state of one handshake with the pattern XX. Each side calls its
-// three functions, write or read, in the order of their numbers, and then split. After an
-// error it is of no more use.
+// three functions, write or read, in the order of their numbers, and then
+// split. After an error it is of no more use.
 // https://noiseprotocol.org/noise.html#the-handshakestate-object
 type xx struct {
 	initiator         bool
@@ -177,7 +177,8 @@ func (x *xx) read3(msg []byte) (payload []byte, err error) {
 	return x.readSealed(msg)
 }
 
-// split ends the handshake and returns the ciphers of what is sent and received.
+// split ends the handshake and returns the ciphers of what is sent and
+// received.
 func (x *xx) split() (send, receive cipherState, err error) {
 	keys, err := hkdf.Key(sha256.New, nil, x.chain[:], "", 2*keyLen)
 	if err != nil {

@@ -86,7 +86,8 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// checkVector writes every message as one side, compares it, and reads it as the other.
+// checkVector writes every message as one side, compares it, and reads it as
+// the other.
 func checkVector(t *testing.T, v vector) {
 	i := newXX(true, v.prologue, v.initiatorStatic, v.initiatorEphemeral)
 	r := newXX(false, v.prologue, v.responderStatic, v.responderEphemeral)
@@ -160,9 +161,46 @@ func TestThreeLaddersAfterEphemeral(t *testing.T) {
 	}
 }
 
-// smallOrder are the X25519 points that lead to zero, in canonical form and with
-// the top bit set, which X25519 ignores. From RFC 7748, section 6.1, and its erratum's
-// source: https://cr.yp.to/ecdh.html#validate
+func TestShortMessages(t *testing.T) {
+	msg := pattern(2*keyLen + 2*tagLen)
+	for n := range keyLen {
+		if _, err := newXX(false, nil, fixedKey("rs"), fixedKey("re")).read1(msg[:n:n]); err != errShort {
+			t.Errorf("message 1 of %d bytes: %v", n, err)
+		}
+	}
+	for n := range 2*keyLen + tagLen {
+		x := newXX(true, nil, fixedKey("is"), fixedKey("ie"))
+		if _, err := x.read2(msg[:n:n]); err != errShort {
+			t.Errorf("message 2 of %d bytes: %v", n, err)
+		}
+	}
+	for n := range keyLen + tagLen {
+		x := newXX(false, nil, fixedKey("rs"), fixedKey("re"))
+		x.read1(fixedKey("ie").PublicKey().Bytes())
+		if _, err := x.write2(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.read3(msg[:n:n]); err != errShort {
+			t.Errorf("message 3 of %d bytes: %v", n, err)
+		}
+	}
+	// Messages that end before the tag of their payload.
+	i, r := newXX(true, nil, fixedKey("is"), fixedKey("ie")), newXX(false, nil, fixedKey("rs"), fixedKey("re"))
+	m1, _ := i.write1(nil, nil)
+	r.read1(m1)
+	m2, _ := r.write2(nil, nil)
+	for n := 2*keyLen + tagLen; n < len(m2); n++ {
+		i := newXX(true, nil, fixedKey("is"), fixedKey("ie"))
+		i.write1(nil, nil)
+		if _, err := i.read2(m2[:n:n]); err != errDecrypt {
+			t.Errorf("message 2 of %d bytes: %v", n, err)
+		}
+	}
+}
+
+// smallOrder are the X25519 points that lead to zero, in canonical form and
+// with the top bit set, which X25519 ignores. From RFC 7748, section 6.1, and
+// its erratum's source: https://cr.yp.to/ecdh.html#validate
 var smallOrder = []string{
 	"0000000000000000000000000000000000000000000000000000000000000000",
 	"0100000000000000000000000000000000000000000000000000000000000000",
