@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/cpu"
 
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/identify"
@@ -121,9 +124,16 @@ func identity(cfg Config) (peer.PrivateKey, error) {
 	return peer.GenerateKey(peer.Ed25519)
 }
 
+// fastAES tells of a processor with instructions for AES-GCM, where TLS moves bytes
+// in half the time of Noise, whose cipher is ChaCha20-Poly1305.
+var fastAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
+
 func newUpgrader(key peer.PrivateKey, channels []func(peer.PrivateKey) (upgrade.Security, error)) (*upgrade.Upgrader, error) {
 	if channels == nil {
 		channels = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.Noise, upgrade.TLS}
+		if fastAES {
+			slices.Reverse(channels)
+		}
 	}
 	var security []upgrade.Security
 	for _, channel := range channels {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,6 +85,7 @@ type chat struct {
 	room string
 	node *kith.Node
 
+	leaving atomic.Bool   // we go ourselves
 	changed chan struct{} // a peer came or went
 	enough  chan struct{} // closed when as many messages have come as were to be received
 
@@ -121,6 +123,7 @@ func (c *chat) run(ctx context.Context, o pipeOptions) error {
 		return err
 	}
 	defer n.Close()
+	defer c.leaving.Store(true)
 	c.node = n
 	events := n.Subscribe(256)
 	n.Handle(chatProtocol, c.hear)
@@ -375,6 +378,9 @@ func (c *chat) hear(_ context.Context, s *host.Stream) error {
 	c.present(from, 1)
 	defer func() {
 		c.present(from, -1)
+		if c.leaving.Load() {
+			return
+		}
 		c.app.say("left", fields{"peer": from, "name": name}, "* %s has left", name)
 	}()
 	for {
