@@ -46,11 +46,21 @@ type noiseSecurity struct{ t *noise.Transport }
 func (noiseSecurity) Protocol() host.ProtocolID { return noise.ProtocolID }
 
 func (s noiseSecurity) Client(ctx context.Context, conn net.Conn, remote peer.ID, muxers []string) (SecureConn, error) {
-	c, err := s.t.Client(ctx, conn, noise.Config{Remote: remote, Muxers: muxers})
+	c, err := s.t.Client(ctx, conn, noise.Config{Remote: remote, Muxers: muxers, TCP: tcpBelow(conn)})
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// tcpBelow finds the TCP connection under one whose proposal is still to be sent:
+// Noise reads from it without holding a buffer while it waits.
+func tcpBelow(conn net.Conn) *net.TCPConn {
+	if p, ok := conn.(*proposing); ok {
+		conn = p.Conn
+	}
+	tcp, _ := conn.(*net.TCPConn)
+	return tcp
 }
 
 func (s noiseSecurity) Server(ctx context.Context, conn net.Conn, muxers []string) (SecureConn, error) {
