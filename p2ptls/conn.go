@@ -106,6 +106,9 @@ func (c *Conn) decrypt(p []byte) (int, error) {
 			break
 		}
 		c.err = err // not all of them last in crypto/tls, but here they do
+		if n > 0 && c.socket.drained() {
+			break // as crypto/tls would only find out
+		}
 	}
 	c.more = n == len(p)
 	switch {
