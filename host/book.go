@@ -196,3 +196,10 @@ func (b *book) connected(p peer.ID, yes bool) {
 		b.trim()
 	}
 }
+
+// len tells how many peers are known.
+func (b *book) len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.peers)
+}

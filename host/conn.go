@@ -41,7 +41,8 @@ type Conn struct {
 	opened   time.Time
 
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
-	inbound   atomic.Int32                 // streams that the remote opened and that are served
+	inbound   *atomic.Int32                // streams that the peer opened and that are served, on all its connections
+	refusals  refusals
 	done      chan struct{}
 
 	closing sync.Once
@@ -123,42 +124,47 @@ func (c *Conn) serve(ctx context.Context) {
 // accept takes in a stream that the remote opened. It does not block.
 func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
 	h := c.host
-	refuse := func(err error) {
-		mux.Reset(CodeResourceLimit)
-		h.hub.emit(StreamRefused{Conn: c, Err: err})
-	}
 	if used := int(c.inbound.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.inbound.Add(-1)
-		refuse(&LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
-		return
-	}
-	ticket := h.unnegotiated.enter(c.remote, func() { mux.Reset(CodeResourceLimit) })
-	if ticket == nil {
-		c.inbound.Add(-1)
-		refuse(&LimitError{Scope: "UnnegotiatedStreamsPerPeer", Limit: h.limits.UnnegotiatedStreamsPerPeer, Used: h.limits.UnnegotiatedStreamsPerPeer})
+		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
 		return
 	}
 	ok := h.spawn(func(context.Context) {
 		defer c.inbound.Add(-1)
-		c.serveStream(ctx, mux, ticket)
+		c.serveStream(ctx, mux)
 	})
 	if !ok {
-		ticket.leave()
 		c.inbound.Add(-1)
 		mux.Reset(CodeShutdown)
 	}
 }
 
+// refuse resets a stream that came to nothing, and closes the connection when
+// there is no end to them.
+func (c *Conn) refuse(mux MuxedStream, code uint32, err error) {
+	mux.Reset(code)
+	c.host.hub.emit(StreamRefused{Conn: c, Err: err})
+	if c.refusals.exceeds(time.Now()) {
+		c.host.spawn(func(context.Context) { c.CloseWithCode(ConnCodeRateLimited) })
+	}
+}
+
 // serveStream agrees on a protocol and runs its handler.
-func (c *Conn) serveStream(ctx context.Context, mux MuxedStream, ticket *ticket[peer.ID]) {
+func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 	h := c.host
+	// Not earlier: a stream whose proposal is there already must not look like one
+	// that waits for it, only because many come at once.
+	ticket := h.unnegotiated.enter(c.remote, c.remote, func() { mux.Reset(CodeResourceLimit) })
+	if ticket == nil {
+		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "UnnegotiatedStreamsPerPeer", Limit: h.limits.UnnegotiatedStreamsPerPeer, Used: h.limits.UnnegotiatedStreamsPerPeer})
+		return
+	}
 	mux.SetDeadline(time.Now().Add(negotiationTimeout))
 	s := &Stream{mux: mux, conn: c, dir: DirInbound}
 	handle, err := h.respond(s)
 	ticket.leave()
 	if err != nil {
-		mux.Reset(CodeNegotiationFailed)
-		h.hub.emit(StreamRefused{Conn: c, Err: err})
+		c.refuse(mux, CodeNegotiationFailed, err)
 		return
 	}
 	mux.SetDeadline(time.Time{})

@@ -236,7 +236,7 @@ func (h *Host) admit(in Incoming) {
 		h.hub.emit(UpgradeFailed{Addr: addr, Err: err})
 		return
 	}
-	ticket := h.halfOpen.enter(addrGroup(addr), func() { in.Close() })
+	ticket := h.halfOpen.enter(addrGroup(addr), addrOwner(addr), func() { in.Close() })
 	if ticket == nil || !h.spawn(func(ctx context.Context) { h.upgrade(ctx, in, ticket) }) {
 		in.Close()
 		if ticket != nil {
@@ -333,6 +333,10 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	h.lastID++
 	c.id = h.lastID
 	h.numConns++
+	c.inbound = new(atomic.Int32)
+	if len(with) > 0 {
+		c.inbound = with[0].inbound
+	}
 	h.conns[c.remote] = append(with, c)
 	return len(with) == 0, nil
 }

@@ -286,7 +286,7 @@ func TestDialErrors(t *testing.T) {
 				want = impostor.ID().String()
 			case silent:
 				want = "deadline"
-				if attempt.Elapsed != 10*time.Second || attempt.Stage != host.StageSecuring {
+				if attempt.Elapsed != 10*time.Second || attempt.Stage != host.StageOpened {
 					t.Errorf("silent address: %v in %s", attempt.Elapsed, attempt.Stage)
 				}
 			case multiaddr.MustParse("/memory/999"):

@@ -2,7 +2,9 @@ package host
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/kith-p2p/kith/multiaddr"
 )
@@ -22,7 +24,7 @@ type Limits struct {
 	ConnsPerIP int
 	// HalfOpen is the number of inbound connections that have not yet proved who
 	// they are. When it is reached, the address group with the most of them loses
-	// its oldest among the least advanced. Default 256: at about 24 KiB each, 6 MiB.
+	// one, and in it the address with the most. Default 256: at about 24 KiB each, 6 MiB.
 	HalfOpen int
 	// HalfOpenPerGroup bounds those of one IPv4 /24 or IPv6 /48. Default 128.
 	HalfOpenPerGroup int
@@ -60,6 +62,22 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// Usage is how much of its limits a host has given away.
+type Usage struct {
+	Conns               int
+	HalfOpen            int
+	UnnegotiatedStreams int
+	KnownPeers          int // with a connection and without
+}
+
+// Usage tells what remotes make the host hold now.
+func (h *Host) Usage() Usage {
+	h.mu.RLock()
+	conns := h.numConns
+	h.mu.RUnlock()
+	return Usage{Conns: conns, HalfOpen: h.halfOpen.len(), UnnegotiatedStreams: h.unnegotiated.len(), KnownPeers: h.book.len()}
+}
+
 // addrGroup is the part of an address that one party can be expected to own:
 // an IPv4 /24 or an IPv6 /48. Addresses without an IP are one group.
 func addrGroup(a multiaddr.Addr) netip.Prefix {
@@ -89,62 +107,60 @@ func prefixOf(a multiaddr.Addr, bits4, bits6 int) netip.Prefix {
 
 // A waitroom holds what remotes have begun and not finished: half-open
 // connections by address group, streams without a protocol by peer. It is shared
-// fairly: when it is full, the group that holds the most gives up a place.
+// fairly: when it is full, the group that holds the most gives up a place, and in
+// it the owner who holds the most.
 type waitroom[K comparable] struct {
 	max       int
 	perGroup  int
 	evictSelf bool // a full group gives up one of its own for the newcomer, instead of refusing it
 
-	mu     sync.Mutex
-	total  int
-	groups map[K][]*ticket[K] // in order of arrival
+	mu      sync.Mutex
+	total   int
+	groups  map[K][]*ticket[K] // in order of arrival
+	held    map[K]int          // what pick counts in
+	arrived uint64             // tickets so far
 }
 
 // A ticket is one place in a waitroom.
 type ticket[K comparable] struct {
 	room  *waitroom[K]
 	group K
+	owner K      // a part of group, or all of it
 	evict func() // does not block
 
 	// guarded by room.mu
-	stage Stage
-	gone  bool
+	number uint64 // in order of arrival
+	stage  Stage
+	gone   bool
 }
 
 // enter takes a place, or returns nil. evict is called, at most once, if the
 // place is lost before leave.
-func (w *waitroom[K]) enter(group K, evict func()) *ticket[K] {
-	t := &ticket[K]{room: w, group: group, evict: evict}
+func (w *waitroom[K]) enter(group, owner K, evict func()) *ticket[K] {
+	t := &ticket[K]{room: w, group: group, owner: owner, evict: evict}
 	var victim *ticket[K]
 	w.mu.Lock()
 	if w.groups == nil {
-		w.groups = make(map[K][]*ticket[K])
+		w.groups, w.held = make(map[K][]*ticket[K]), make(map[K]int)
 	}
-	own := len(w.groups[group])
-	switch {
-	case own >= w.perGroup:
-		if !w.evictSelf {
-			w.mu.Unlock()
-			return nil
+	full := w.groups[group]
+	if len(full) < w.perGroup {
+		full = nil
+		if w.total >= w.max {
+			full = w.largest()
 		}
-		victim = w.pick(group)
-	case w.total >= w.max:
-		largest, n := group, own
-		for g, ts := range w.groups {
-			if len(ts) > n {
-				largest, n = g, len(ts)
-			}
-		}
+	}
+	if full != nil {
 		// A newcomer never displaces a group that holds less than its own.
-		if n == 0 || (largest == group && !w.evictSelf) {
+		if full[0].group == group && !w.evictSelf {
 			w.mu.Unlock()
 			return nil
 		}
-		victim = w.pick(largest)
-	}
-	if victim != nil {
+		victim = w.pick(full)
 		w.remove(victim)
 	}
+	t.number = w.arrived
+	w.arrived++
 	w.groups[group] = append(w.groups[group], t)
 	w.total++
 	w.mu.Unlock()
@@ -154,15 +170,46 @@ func (w *waitroom[K]) enter(group K, evict func()) *ticket[K] {
 	return t
 }
 
-// pick finds the oldest of the least advanced of a group. w.mu is held.
-func (w *waitroom[K]) pick(group K) *ticket[K] {
-	var found *ticket[K]
-	for _, t := range w.groups[group] {
-		if found == nil || t.stage < found.stage {
-			found = t
+// largest finds the group that holds the most, of several the one whose oldest
+// place is the oldest. w.mu is held.
+func (w *waitroom[K]) largest() (found []*ticket[K]) {
+	for _, ts := range w.groups {
+		if len(ts) > len(found) || len(ts) == len(found) && ts[0].number < found[0].number {
+			found = ts
 		}
 	}
 	return found
+}
+
+// pick finds who gives up a place in a group: the owner with the most, and of
+// its places the oldest at the stage where most of them wait. Who is honest does
+// not wait anywhere for long, so it is among the youngest wherever it is: to be
+// rid of it, others have to be many at every stage. w.mu is held.
+func (w *waitroom[K]) pick(group []*ticket[K]) *ticket[K] {
+	clear(w.held)
+	for _, t := range group {
+		w.held[t.owner]++
+	}
+	owner := group[0].owner
+	for _, t := range group {
+		if w.held[t.owner] > w.held[owner] {
+			owner = t.owner
+		}
+	}
+	var at [StageMuxed + 1]int
+	stage := StageStart
+	for _, t := range group {
+		if t.owner == owner {
+			at[t.stage]++
+		}
+	}
+	for s, n := range at {
+		if n > at[stage] {
+			stage = Stage(s)
+		}
+	}
+	i := slices.IndexFunc(group, func(t *ticket[K]) bool { return t.owner == owner && t.stage == stage })
+	return group[i]
 }
 
 // remove takes t out. w.mu is held.
@@ -208,4 +255,30 @@ func (w *waitroom[K]) len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.total
+}
+
+const (
+	// maxRefusals is how many streams of a connection may come to nothing in
+	// refusalSpan: refused, or ended without a protocol. Each costs us an answer and a
+	// few microseconds, and the remote next to nothing. Honest peers stay far below.
+	maxRefusals = 1000
+	refusalSpan = 10 * time.Second
+)
+
+// refusals counts the streams of a connection that came to nothing.
+type refusals struct {
+	mu    sync.Mutex
+	since time.Time
+	n     int
+}
+
+// exceeds counts one more and tells, once in each span, that there were too many.
+func (r *refusals) exceeds(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.since) >= refusalSpan {
+		r.since, r.n = now, 0
+	}
+	r.n++
+	return r.n == maxRefusals+1
 }

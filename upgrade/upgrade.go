@@ -103,15 +103,18 @@ func (u *Upgrader) outbound(ctx context.Context, conn net.Conn, p peer.ID, pipel
 	secured := conn
 	if pipelined {
 		proto := string(sec.Protocol())
-		secured = &proposing{Conn: conn, proto: proto, head: multistream.AppendProposal(nil, proto)}
+		secured = &proposing{
+			Conn: conn, proto: proto, head: multistream.AppendProposal(nil, proto),
+			agreed: func() { progress(host.StageSecuring) },
+		}
 	} else {
 		proto, err := multistream.Select(conn, u.protos...)
 		if err != nil {
 			return host.TransportConn{}, cause(ctx, fmt.Errorf("upgrade: agreeing on a secure channel: %w", err))
 		}
 		sec = u.find(proto)
+		progress(host.StageSecuring)
 	}
-	progress(host.StageSecuring)
 	sc, err := sec.Client(ctx, secured, p, []string{MuxerID})
 	if err != nil {
 		return host.TransportConn{}, cause(ctx, err)
@@ -226,9 +229,10 @@ func cause(ctx context.Context, err error) error {
 // a protocol, and whose first read awaits the answer.
 type proposing struct {
 	net.Conn
-	proto string
-	head  []byte
-	heard bool
+	proto  string
+	head   []byte
+	agreed func() // is called when the remote has agreed
+	heard  bool
 }
 
 func (c *proposing) Write(p []byte) (int, error) {
@@ -248,6 +252,7 @@ func (c *proposing) Read(p []byte) (int, error) {
 			return 0, fmt.Errorf("upgrade: agreeing on a secure channel: %w", err)
 		}
 		c.heard = true
+		c.agreed()
 	}
 	return c.Conn.Read(p)
 }
