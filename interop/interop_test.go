@@ -20,10 +20,13 @@ type program struct {
 	agent    string   // what its identify agent begins with
 	keyTypes []string // it can have and knows in others
 	codes    bool     // it sends and tells the codes of stream resets
+	aborts   bool     // it tells of a stream that the remote has reset from one that has ended
+	records  bool     // its signed peer records have a domain and type of their own, which beside itself only Kith reads
 	mismatch []string // either is in its error when another peer answers than the one that was dialed
 }
 
-var goPeer, jsPeer program
+// The programs, filled in by TestMain.
+var kithPeer, goPeer, jsPeer program
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -52,17 +55,30 @@ func prepare(dir string) error {
 		}
 		return file, nil
 	}
+	kith, err := build("kith-peer", "./cmd/kith-peer")
+	if err != nil {
+		return err
+	}
+	kithPeer = program{
+		name: "kith", argv: []string{kith}, agent: "kith/", keyTypes: peercmd.KeyTypes,
+		codes: true, aborts: true, mismatch: []string{"expected peer", "wanted peer"},
+	}
 	gopeer, err := build("gopeer", "./gopeer")
 	if err != nil {
 		return err
 	}
-	goPeer = program{"go", []string{gopeer}, "go-libp2p/", peercmd.KeyTypes, true, []string{"peer id mismatch"}}
-
+	goPeer = program{
+		name: "go", argv: []string{gopeer}, agent: "go-libp2p/", keyTypes: peercmd.KeyTypes,
+		codes: true, aborts: true, mismatch: []string{"peer id mismatch"},
+	}
 	node, _ := filepath.Glob("jspeer/node_modules/node-*/bin/node")
 	if len(node) != 1 {
 		return fmt.Errorf("jspeer is not installed: run interop/setup")
 	}
-	jsPeer = program{"js", []string{node[0], "jspeer/index.js"}, "js-libp2p/", []string{"ed25519", "secp256k1", "rsa"}, false, []string{"does not match expected remote", "Unexpected Peer"}}
+	jsPeer = program{
+		name: "js", argv: []string{node[0], "jspeer/index.js"}, agent: "js-libp2p/", keyTypes: []string{"ed25519", "secp256k1", "rsa"},
+		aborts: true, mismatch: []string{"does not match expected remote", "Unexpected Peer"},
+	}
 	return nil
 }
 
@@ -74,24 +90,42 @@ func (p program) run(t *testing.T, mode string, flags ...string) *process {
 
 var securityIDs = map[string]string{"noise": "/noise", "tls": "/tls/1.0.0"}
 
+// A pair is who dials whom.
+type pair struct{ dialer, listener program }
+
+func (p pair) String() string { return fmt.Sprintf("%s-dials-%s", p.dialer.name, p.listener.name) }
+
+func kithPairs() []pair {
+	return []pair{{kithPeer, goPeer}, {goPeer, kithPeer}, {kithPeer, jsPeer}, {jsPeer, kithPeer}}
+}
+
+// otherPairs are without Kith. When they fail too, it is the suite's fault or a peer's.
+func otherPairs() []pair { return []pair{{goPeer, jsPeer}, {jsPeer, goPeer}} }
+
 // TestPeers runs every exchange over one connection, for each pair, security and key type. Both sides have the same type of
 // key, so each is shown and checked in both roles.
 func TestPeers(t *testing.T) {
-	for _, pair := range [][2]program{{goPeer, jsPeer}, {jsPeer, goPeer}} {
-		dialer, listener := pair[0], pair[1]
-		t.Run(fmt.Sprintf("%s-dials-%s", dialer.name, listener.name), func(t *testing.T) {
-			t.Parallel()
-			for _, security := range []string{"noise", "tls"} {
-				for _, keyType := range peercmd.KeyTypes {
-					if slices.Contains(dialer.keyTypes, keyType) && slices.Contains(listener.keyTypes, keyType) {
-						t.Run(fmt.Sprintf("tcp/%s/%s", security, keyType), func(t *testing.T) {
-							testExchanges(t, dialer, listener, security, keyType)
-						})
-					}
+	for _, pair := range kithPairs() {
+		testPair(t, pair, peercmd.KeyTypes)
+	}
+	for _, pair := range otherPairs() {
+		testPair(t, pair, []string{"secp256k1"})
+	}
+}
+
+func testPair(t *testing.T, pair pair, keyTypes []string) {
+	t.Run(pair.String(), func(t *testing.T) {
+		t.Parallel()
+		for _, security := range []string{"noise", "tls"} {
+			for _, keyType := range keyTypes {
+				if slices.Contains(pair.dialer.keyTypes, keyType) && slices.Contains(pair.listener.keyTypes, keyType) {
+					t.Run(fmt.Sprintf("tcp/%s/%s", security, keyType), func(t *testing.T) {
+						testExchanges(t, pair.dialer, pair.listener, security, keyType)
+					})
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // testExchanges lets dialer do everything that peercmd.Exchanges lists, and looks at what both report.
@@ -109,9 +143,15 @@ func testExchanges(t *testing.T, dialer, listener program, security, keyType str
 	client := dialer.run(t, "dial", "--security="+security, "--key-type="+keyType, "--peer="+listening.Addrs[0],
 		"--do=identify,ping,echo,halfclose,reset,abort,push,perf", fmt.Sprintf("--bytes=%d", size), fmt.Sprintf("--download=%d", size))
 
+	// The exchanges build on each other, so the first that fails is the last.
+	step := func(name string, check func(*testing.T)) {
+		if !t.Run(name, check) {
+			t.FailNow()
+		}
+	}
 	var self peercmd.Listening // the dialer's
 	var inbound peercmd.Connected
-	t.Run("connect", func(t *testing.T) {
+	step("connect", func(t *testing.T) {
 		self = await[peercmd.Listening](t, client)
 		dialed := await[peercmd.Dialed](t, client)
 		if dialed.Peer != listening.Peer || dialed.Limited {
@@ -125,40 +165,43 @@ func testExchanges(t *testing.T, dialer, listener program, security, keyType str
 			t.Errorf("the listener sees %+v, want inbound, from %s", inbound, self.Peer)
 		}
 	})
-	t.Run("identify", func(t *testing.T) {
-		checkIdentify(t, await[peercmd.Identify](t, client), listener, listening, keyType, inbound.Addr)
-		checkIdentify(t, await[peercmd.Identify](t, server), dialer, self, keyType, "")
+	step("identify", func(t *testing.T) {
+		checkIdentify(t, await[peercmd.Identify](t, client), dialer, listener, listening, keyType, inbound.Addr)
+		checkIdentify(t, await[peercmd.Identify](t, server), listener, dialer, self, keyType, "")
 	})
-	t.Run("ping", func(t *testing.T) { await[peercmd.Ping](t, client) })
-	t.Run("echo", func(t *testing.T) {
+	step("ping", func(t *testing.T) { await[peercmd.Ping](t, client) })
+	step("echo", func(t *testing.T) {
 		if echo := await[peercmd.Echo](t, client); echo.Bytes != int64(size) {
 			t.Errorf("%+v", echo)
 		}
 	})
-	t.Run("halfclose", func(t *testing.T) {
+	step("halfclose", func(t *testing.T) {
 		if halfClose := await[peercmd.HalfClose](t, client); halfClose.Bytes != int64(size) {
 			t.Errorf("%+v", halfClose)
 		}
 	})
 	codes := dialer.codes && listener.codes
-	t.Run("reset", func(t *testing.T) {
+	step("reset", func(t *testing.T) {
 		checkCode(t, await[peercmd.Reset](t, client).Code, peercmd.ResetCode, codes)
 	})
-	t.Run("abort", func(t *testing.T) {
+	step("abort", func(t *testing.T) {
 		await[peercmd.Abort](t, client)
+		if !listener.aborts {
+			return
+		}
 		aborted := await[peercmd.Aborted](t, server)
 		if aborted.Protocol != peercmd.EchoProtocol {
 			t.Errorf("the listener sees a reset of %s", aborted.Protocol)
 		}
 		checkCode(t, aborted.Code, peercmd.AbortCode, codes)
 	})
-	t.Run("push", func(t *testing.T) { await[peercmd.Push](t, client) })
-	t.Run("perf", func(t *testing.T) {
+	step("push", func(t *testing.T) { await[peercmd.Push](t, client) })
+	step("perf", func(t *testing.T) {
 		if perf := await[peercmd.Perf](t, client); perf.UploadBytes != int64(size) || perf.DownloadBytes != int64(size) {
 			t.Errorf("%+v", perf)
 		}
 	})
-	t.Run("close", func(t *testing.T) {
+	step("close", func(t *testing.T) {
 		await[peercmd.Done](t, client)
 		client.succeed(t)
 		await[peercmd.Disconnected](t, server)
@@ -166,15 +209,15 @@ func testExchanges(t *testing.T, dialer, listener program, security, keyType str
 	})
 }
 
-// checkIdentify compares what one side was told with what the other side, a program that printed listening, is. An empty
-// observed is not compared.
-func checkIdentify(t *testing.T, got peercmd.Identify, who program, listening peercmd.Listening, keyType, observed string) {
+// checkIdentify compares what reader was told with what the other side, who, is, which printed listening. An empty observed is
+// not compared.
+func checkIdentify(t *testing.T, got peercmd.Identify, reader, who program, listening peercmd.Listening, keyType, observed string) {
 	t.Helper()
 	if got.Peer != listening.Peer || got.KeyType != keyType || !strings.HasPrefix(got.Agent, who.agent) {
 		t.Errorf("identified peer %s, key %s, agent %q; want %s, %s, %q", got.Peer, got.KeyType, got.Agent, listening.Peer, keyType, who.agent)
 	}
-	if !got.SignedRecord {
-		t.Error("no signed peer record")
+	if want := reader.name == "kith" || reader.records == who.records; got.SignedRecord != want {
+		t.Errorf("signed peer record: %v, want %v", got.SignedRecord, want)
 	}
 	for _, protocol := range []string{
 		"/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", "/ipfs/ping/1.0.0",
@@ -216,14 +259,13 @@ func checkCode(t *testing.T, got *uint32, want uint32, codes bool) {
 
 // TestManyStreams opens many streams at once, more than fit into the first flights.
 func TestManyStreams(t *testing.T) {
-	for _, pair := range [][2]program{{goPeer, jsPeer}, {jsPeer, goPeer}} {
-		dialer, listener := pair[0], pair[1]
-		t.Run(fmt.Sprintf("%s-dials-%s", dialer.name, listener.name), func(t *testing.T) {
+	for _, pair := range append(kithPairs(), otherPairs()...) {
+		t.Run(pair.String(), func(t *testing.T) {
 			t.Parallel()
 			const streams = 64 // what go-libp2p's default limits let one peer and protocol open
-			server := listener.run(t, "listen")
+			server := pair.listener.run(t, "listen")
 			peer := await[peercmd.Listening](t, server).Addrs[0]
-			client := dialer.run(t, "dial", "--peer="+peer, "--do=streams,ping", fmt.Sprintf("--streams=%d", streams), "--bytes=300000")
+			client := pair.dialer.run(t, "dial", "--peer="+peer, "--do=streams,ping", fmt.Sprintf("--streams=%d", streams), "--bytes=300000")
 			if got := await[peercmd.Streams](t, client); got.Streams != streams {
 				t.Errorf("%+v", got)
 			}
@@ -233,21 +275,35 @@ func TestManyStreams(t *testing.T) {
 	}
 }
 
+// TestShortStreams sends so little that the proposal of the protocol, the data and the end of the stream can travel in one piece.
+// js-libp2p as the listener resets such streams, whoever dials.
+func TestShortStreams(t *testing.T) {
+	for _, pair := range []pair{{kithPeer, goPeer}, {goPeer, kithPeer}, {jsPeer, kithPeer}} {
+		t.Run(pair.String(), func(t *testing.T) {
+			t.Parallel()
+			server := pair.listener.run(t, "listen")
+			peer := await[peercmd.Listening](t, server).Addrs[0]
+			client := pair.dialer.run(t, "dial", "--peer="+peer, "--do=echo,halfclose,perf,identify,echo,halfclose,perf", "--bytes=10", "--download=10")
+			client.succeed(t)
+			server.terminate(t)
+		})
+	}
+}
+
 // TestWrongPeer dials an address with another peer's ID, which nobody may accept.
 func TestWrongPeer(t *testing.T) {
-	for _, pair := range [][2]program{{goPeer, jsPeer}, {jsPeer, goPeer}} {
-		dialer, listener := pair[0], pair[1]
+	for _, pair := range kithPairs() {
 		for _, security := range []string{"noise", "tls"} {
-			t.Run(fmt.Sprintf("%s-dials-%s/tcp/%s", dialer.name, listener.name, security), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/tcp/%s", pair, security), func(t *testing.T) {
 				t.Parallel()
-				server := listener.run(t, "listen")
+				server := pair.listener.run(t, "listen")
 				addr := withoutPeer(await[peercmd.Listening](t, server).Addrs[0])
 				const other = "12D3KooWASf5dzsRVtjydi2D598E1hrY33DCFpsRyEp9TmZigJY3" // nobody has its key any more
-				client := dialer.run(t, "dial", "--security="+security, "--peer="+addr+"/p2p/"+other)
+				client := pair.dialer.run(t, "dial", "--security="+security, "--peer="+addr+"/p2p/"+other)
 				<-client.exited
-				told := slices.ContainsFunc(dialer.mismatch, func(text string) bool { return strings.Contains(client.stderr.String(), text) })
+				told := slices.ContainsFunc(pair.dialer.mismatch, func(text string) bool { return strings.Contains(client.stderr.String(), text) })
 				if client.err == nil || !told {
-					t.Errorf("the dial ended with %v, want an error with one of %q", client.err, dialer.mismatch)
+					t.Errorf("the dial ended with %v, want an error with one of %q", client.err, pair.dialer.mismatch)
 				}
 			})
 		}

@@ -19,14 +19,16 @@ func TestMDNS(t *testing.T) {
 		a, b   program
 		bFinds bool // a always does
 	}{
+		{kithPeer, kithPeer, true},
+		{kithPeer, goPeer, true},
+		{kithPeer, jsPeer, true},
 		{goPeer, goPeer, true},
-		{jsPeer, jsPeer, true},
 		{jsPeer, goPeer, false}, // js-libp2p sends no A or AAAA records, without which go-libp2p's zeroconf drops an answer
 	} {
 		t.Run(fmt.Sprintf("%s-and-%s", pair.a.name, pair.b.name), func(t *testing.T) {
 			t.Parallel()
 			var a, b *process
-			inOwnNetwork(t, func() {
+			inOwnNetwork(t, loopbackOnly, func() {
 				a = pair.a.run(t, "mdns", "--linger=30")
 				b = pair.b.run(t, "mdns", "--linger=30")
 			})
@@ -50,9 +52,26 @@ func checkDiscovered(t *testing.T, got peercmd.Discovered, want peercmd.Listenin
 	}
 }
 
-// inOwnNetwork runs start on a thread that has a network namespace of its own, with loopback up and taking multicast, and
-// nothing else. The processes that start starts are in it; with the last of them it is gone.
-func inOwnNetwork(t *testing.T, start func()) {
+// What ip makes of a new network namespace.
+var (
+	// loopbackOnly lets multicast through loopback.
+	loopbackOnly = [][]string{
+		{"link", "set", "lo", "up", "multicast", "on"},
+		{"route", "add", "224.0.0.0/4", "dev", "lo"},
+	}
+	// lan has a network, with 10.77.0.1 in it, for those that do not use loopback.
+	lan = [][]string{
+		{"link", "set", "lo", "up"},
+		{"link", "add", "lan0", "type", "veth", "peer", "name", "lan1"},
+		{"address", "add", "10.77.0.1/24", "dev", "lan0"},
+		{"link", "set", "lan0", "up"},
+		{"link", "set", "lan1", "up"},
+		{"route", "add", "224.0.0.0/4", "dev", "lan0"},
+	}
+)
+
+// inOwnNetwork runs start on a thread that has a network namespace of its own, made with these arguments of ip. The processes that start starts are in it; with the last of them it is gone.
+func inOwnNetwork(t *testing.T, setup [][]string, start func()) {
 	t.Helper()
 	ended := make(chan error)
 	go func() {
@@ -61,10 +80,7 @@ func inOwnNetwork(t *testing.T, start func()) {
 		if err != nil {
 			err = fmt.Errorf("a network namespace needs root: %w", err)
 		}
-		for _, args := range [][]string{
-			{"link", "set", "lo", "up", "multicast", "on"},
-			{"route", "add", "224.0.0.0/4", "dev", "lo"},
-		} {
+		for _, args := range setup {
 			if err == nil {
 				var out []byte
 				if out, err = exec.Command("ip", args...).CombinedOutput(); err != nil {

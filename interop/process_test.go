@@ -16,8 +16,8 @@ import (
 
 // Limits of one process. A peer ends itself after peerTimeout; a test waits no longer than eventTimeout for an event.
 const (
-	peerTimeout  = 60 * time.Second
-	eventTimeout = 40 * time.Second
+	peerTimeout  = 45 * time.Second
+	eventTimeout = 30 * time.Second
 	exitTimeout  = 10 * time.Second
 )
 
@@ -98,6 +98,17 @@ func await[E peercmd.Event](t *testing.T, p *process) E {
 	return event
 }
 
+// awaitText waits for text in the standard output of a program that prints no events.
+func (p *process) awaitText(t *testing.T, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), eventTimeout)
+	defer cancel()
+	found := p.stdout.wait(ctx, func() bool { return bytes.Contains(p.stdout.text.Bytes(), []byte(text)) })
+	if !found {
+		t.Fatalf("%s: did not print %q", p.name, text)
+	}
+}
+
 // lines takes a process's standard output and hands out its events by name.
 type lines struct {
 	mu    sync.Mutex
@@ -132,13 +143,17 @@ func (l *lines) all() string {
 
 // next waits for a line that is a JSON object with this event name and decodes it.
 func (l *lines) next(ctx context.Context, name string, event any) bool {
+	return l.wait(ctx, func() bool { return l.find(name, event) })
+}
+
+// wait waits until found, which is called with l.mu held, or until nothing more can come.
+func (l *lines) wait(ctx context.Context, found func() bool) bool {
 	for {
 		l.mu.Lock()
-		found := l.find(name, event)
-		grown, ended := l.grown, l.ended
+		ok, grown, ended := found(), l.grown, l.ended
 		l.mu.Unlock()
-		if found || ended {
-			return found
+		if ok || ended {
+			return ok
 		}
 		select {
 		case <-grown:
@@ -148,6 +163,7 @@ func (l *lines) next(ctx context.Context, name string, event any) bool {
 	}
 }
 
+// find is called with l.mu held.
 func (l *lines) find(name string, event any) bool {
 	seen := 0
 	whole := l.text.Bytes()[:bytes.LastIndexByte(l.text.Bytes(), '\n')+1]

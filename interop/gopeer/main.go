@@ -192,7 +192,11 @@ func (n *node) Connect(ctx context.Context, addr string) (peercmd.Session, peerc
 	if err := n.host.Connect(ctx, *info); err != nil {
 		return nil, peercmd.Dialed{}, err
 	}
-	conn := n.host.Network().ConnsToPeer(info.ID)[0]
+	conns := n.host.Network().ConnsToPeer(info.ID)
+	if len(conns) == 0 {
+		return nil, peercmd.Dialed{}, fmt.Errorf("the connection with %s ended at once", info.ID)
+	}
+	conn := conns[0]
 	state := conn.ConnState()
 	return session{n, info.ID}, peercmd.Dialed{
 		Peer: info.ID.String(), Addr: conn.RemoteMultiaddr().String(), Limited: conn.Stat().Limited,
@@ -291,6 +295,9 @@ func (s stream) Reset(code uint32) error {
 func coded(err error) error {
 	if reset, ok := errors.AsType[*network.StreamError](err); ok {
 		return &peercmd.ResetError{Code: uint32(reset.ErrorCode), Remote: reset.Remote, Err: err}
+	}
+	if errors.Is(err, network.ErrReset) { // by a remote whose muxer sent no code; our own resets have one
+		return &peercmd.ResetError{Remote: true, Err: err}
 	}
 	return err
 }

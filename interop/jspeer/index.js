@@ -116,7 +116,9 @@ async function listen (node, ended) {
 
 async function greet (connection) {
   const stream = await connection.newStream(PUSHED)
+  const end = answerOf(stream) // the remote ends the stream
   await send(stream, Buffer.from(PUSHED_GREETING))
+  await end
   await stream.close()
 }
 
@@ -230,8 +232,15 @@ const exchanges = {
     const start = performance.now()
     const greeting = await new Promise((resolve, reject) => {
       node.handle(PUSHED, async stream => {
-        resolve((await answerOf(stream)).text)
+        let text = ''
+        for await (const data of stream) {
+          text += Buffer.from(data.subarray()).toString()
+          if (text.length >= PUSHED_GREETING.length) {
+            break
+          }
+        }
         await stream.close()
+        resolve(text)
       }).catch(reject)
     })
     if (greeting !== PUSHED_GREETING) {

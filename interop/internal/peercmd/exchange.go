@@ -22,7 +22,7 @@ const (
 	EchoProtocol      = "/kith-interop/echo/1"      // what comes goes back; at EOF the server closes
 	HalfCloseProtocol = "/kith-interop/halfclose/1" // reads to EOF, then answers with the count of bytes in decimal, and closes
 	ResetProtocol     = "/kith-interop/reset/1"     // reads one byte, then resets with ResetCode
-	PushedProtocol    = "/kith-interop/pushed/1"    // the dialer announces it after connecting; the listener opens it and says PushedGreeting
+	PushedProtocol    = "/kith-interop/pushed/1"    // the dialer announces it after connecting; the listener opens it and says PushedGreeting, and the dialer ends it
 
 	// PerfProtocol is libp2p's: https://github.com/libp2p/specs/blob/master/perf/perf.md
 	PerfProtocol = "/perf/1.0.0"
@@ -169,10 +169,10 @@ func halfClose(s Stream, n int64) error {
 
 // beReset provokes a reset and returns its code, if the implementation tells it.
 func beReset(s Stream) (*uint32, error) {
-	if _, err := s.Write([]byte{1}); err != nil {
-		return nil, err
+	_, err := s.Write([]byte{1})
+	if err == nil { // else the reset was here before Write had returned
+		_, err = s.Read(make([]byte, 1))
 	}
-	_, err := s.Read(make([]byte, 1))
 	if err == nil || err == io.EOF {
 		return nil, fmt.Errorf("wanted a reset, read ended with %v", err)
 	}

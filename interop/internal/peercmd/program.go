@@ -168,10 +168,12 @@ func (r *Run) greet(ctx context.Context, peer string) {
 		return
 	}
 	defer bound(ctx, s)()
+	defer s.Close()
 	if _, err := io.WriteString(s, PushedGreeting); err != nil {
 		fmt.Fprintf(os.Stderr, "greet %s: %v\n", peer, err)
+		return
 	}
-	s.Close()
+	io.Copy(io.Discard, s) // the remote ends the stream
 }
 
 func listen(ctx context.Context, _ *Run) error {
@@ -242,7 +244,8 @@ func (r *Run) exchange(ctx context.Context, session Session, name string) (Event
 func (r *Run) awaitGreeting(ctx context.Context) error {
 	greeted := make(chan error, 1)
 	r.Node.Handle(PushedProtocol, func(s Stream) error {
-		text, err := io.ReadAll(io.LimitReader(s, int64(len(PushedGreeting))))
+		text := make([]byte, len(PushedGreeting))
+		_, err := io.ReadFull(s, text)
 		if err == nil && string(text) != PushedGreeting {
 			err = fmt.Errorf("greeting is %q, want %q", text, PushedGreeting)
 		}
