@@ -1,0 +1,118 @@
+// Package worker is the process at one end of a measurement: what it can be told
+// to do, how it measures itself, and the loads that it runs. It knows no
+// implementation of libp2p; the programs below peers give it one each, so that
+// each is measured by the same code and alone in its process.
+//
+// The bench program starts a worker with pipes for standard input and output, sends it
+// Commands and gets one Reply for each, as JSON. The worker ends with its input.
+//
+// Read in this order: api.go (what is said), worker.go (the loop), usage.go (how a
+// process measures itself), serve.go (the handlers), then one file for each load:
+// bulk.go, streams.go, parallel.go, dial.go, first.go, crowd.go, hold.go.
+package worker
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// A Node is a host of one implementation.
+type Node interface {
+	// Addr is where the node can be dialed, with its ID; "" when it does not listen.
+	Addr() string
+	// Handle serves streams of a protocol. When serve returns nil the stream is
+	// closed, otherwise reset.
+	Handle(proto string, serve func(Stream) error)
+	// Connect connects as a user of the implementation does.
+	Connect(ctx context.Context, addr string) (Conn, error)
+}
+
+// A Conn is a connection with one peer.
+type Conn interface {
+	Open(ctx context.Context, proto string) (Stream, error)
+	// Identified waits until the remote has told who it is, if that did not happen in Connect.
+	Identified(ctx context.Context) error
+	Close() error
+}
+
+// A Stream is what implementations give their users, without anything around it.
+type Stream interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+// NodeConfig describes a node.
+type NodeConfig struct {
+	Security string // "noise" or "tls"; for the machine's limits also "tcp"
+	Listen   bool   // on a free port of loopback
+	Wide     bool   // with limits far beyond the default ones, as the measurements of scale need
+}
+
+// A Command is what a worker is told to do.
+type Command struct {
+	Do string
+
+	Node *NodeConfig // for "start"
+	Load *Load       // for "prepare"
+
+	// Count is how many more connections or streams "run" makes, for the loads
+	// that keep them.
+	Count int
+
+	// CPUProfile and MemProfile are files for profiles of the window, if not "".
+	CPUProfile, MemProfile string
+}
+
+// The commands.
+const (
+	Start   = "start"   // make a node that serves all handlers
+	Prepare = "prepare" // get a load ready and warm it up
+	Run     = "run"     // run it, and measure this process while it runs
+	Begin   = "begin"   // begin to measure this process
+	End     = "end"     // end that
+	Memory  = "memory"  // collect garbage and tell what is held
+)
+
+// A Reply is the answer to a Command.
+type Reply struct {
+	Error  string  `json:",omitempty"`
+	Addr   string  `json:",omitempty"` // of the node
+	Usage  *Usage  `json:",omitempty"` // after "end" and "run"
+	Result *Result `json:",omitempty"` // after "run"
+	Held   *Held   `json:",omitempty"` // after "memory"
+}
+
+// A Load is what a client does to a server.
+type Load struct {
+	Kind       string
+	To         string        // the server's address
+	Node       NodeConfig    // of the client
+	Window     time.Duration // how long it runs, about
+	Parallel   int           // streams or dialers at once
+	Download   bool          // bulk: from the server to the client
+	Chunk      int           // bulk: bytes a write
+	Identified bool          // dial: wait until the server has told who it is
+	Stalled    int           // parallel: streams that the server does not read
+}
+
+// The kinds of load.
+const (
+	Bulk     = "bulk"     // one stream at full speed
+	Streams  = "streams"  // a stream, a byte there and back, both ends closed
+	Parallel = "parallel" // many streams of one connection at full speed
+	Dial     = "dial"     // a connection, a byte there and back, closed
+	First    = "first"    // the first answer over a new connection
+	Crowd    = "crowd"    // many nodes that connect, and stay
+	Hold     = "hold"     // many streams that stay open
+)
+
+// A Result is what a load did.
+type Result struct {
+	Work    float64 // bytes, or operations
+	Elapsed time.Duration
+
+	P50, P99 time.Duration   `json:",omitzero"`  // of an operation
+	Moments  []time.Duration `json:",omitempty"` // first: connected, first answer, answer on the next stream, each since the one before
+	Shares   []float64       `json:",omitempty"` // parallel: bytes of each stream
+}
