@@ -110,10 +110,10 @@ func (s *Session) handlePing(h header) *SessionError {
 		return nil
 	}
 	p.last = max(s.now()-p.sent, 1)
-	if p.rtt == 0 {
+	if p.rtt == 0 || p.last < p.rtt {
 		p.rtt = p.last
 	}
-	p.rtt = (p.rtt + p.last) / 2
+	p.rtt += (p.last - p.rtt) / 8 // what makes it longer is mostly other data
 	close(p.answer)
 	p.answer = nil
 	return nil

@@ -1,5 +1,9 @@
 package yamux
 
+// maxCopy is how much one Read takes out of the queue, since the read loop may
+// have to wait for it.
+const maxCopy = 256 << 10
+
 // Read reads what the peer has written, and returns io.EOF after the end of
 // it. It waits until there is something, at most until the read deadline.
 func (st *Stream) Read(p []byte) (n int, err error) {
@@ -20,7 +24,7 @@ func (st *Stream) read(p []byte) (int, error) {
 		case st.expired(&st.readUntil):
 			return 0, errReadTimeout
 		case st.received.size > 0:
-			n := st.received.read(p)
+			n := st.received.read(p[:min(len(p), maxCopy)])
 			st.session.held.Add(int64(-n))
 			return n, nil
 		case st.readErr != nil:

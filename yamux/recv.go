@@ -164,7 +164,7 @@ func (s *Session) acknowledge() {
 			ids = append(ids, st.id)
 		}
 	}
-	if len(ids) == ackBatch {
+	if len(ids) > ackBatch/2 {
 		for _, st := range waiting[:n] {
 			st.acknowledge()
 		}

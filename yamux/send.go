@@ -81,17 +81,16 @@ func (s *Session) flush(rounds int) {
 	for ; ; rounds-- {
 		s.mu.Lock()
 		now := s.yield()
-		if s.err != nil {
+		switch {
+		case s.err != nil:
 			s.mu.Unlock()
 			s.farewell()
 			return
-		}
-		if s.out.frames.head == nil && s.out.replies.head == nil {
+		case s.out.frames.head == nil && s.out.replies.head == nil:
 			s.out.busy = false
 			s.mu.Unlock()
 			return
-		}
-		if rounds == 0 {
+		case rounds == 0:
 			s.mu.Unlock()
 			go s.flush(-1)
 			return
@@ -118,13 +117,12 @@ func (s *Session) flush(rounds int) {
 }
 
 // yield lets others run who are about to write, so that their frames leave in
-// the same Conn.Write, and returns the time. It costs little where nobody else
-// is to run. Where many are that do not write the wait would be long; then it
-// is left out until it has taken a fifth of the time only. s.mu is
-// held, but not meanwhile.
+// the same Conn.Write, and returns the time. It costs little when nobody else
+// is to run. When others run long without writing, yields are left out until
+// they have taken a fifth of the time only. s.mu is held, but not meanwhile.
 func (s *Session) yield() (now time.Duration) {
-	before := s.now()
-	if before < s.out.yieldAt || s.out.frames.size+s.out.replies.size > smallFrame {
+	before, queued := s.now(), s.out.frames.size+s.out.replies.size
+	if before < s.out.yieldAt || queued == 0 || queued > smallFrame {
 		return before
 	}
 	s.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -114,16 +113,31 @@ func TestACK(t *testing.T) {
 	mustWrite(t, st, "y")
 	p.expect(data(0, 1, "y"))
 
-	// All that have said nothing, once they are 32, in one write.
+	// Those that have said nothing, once there were 32 more or less, in one write.
 	p.send(repeat(ackBatch-2, func(i int) []byte { return credit(flagSYN, uint32(2*i+3), 0) }))
 	p.expectQuiet()
 	writes := p.session.conn.(*link).writes.Load()
-	p.send(credit(flagSYN, 2*ackBatch-1, 0), credit(flagSYN, 2*ackBatch+1, 0))
-	for i := range ackBatch {
+	p.send(credit(flagSYN, 2*ackBatch-1, 0))
+	for i := range ackBatch - 1 {
 		p.expect(credit(flagACK, uint32(2*i+3), 0))
 	}
 	if n := p.session.conn.(*link).writes.Load() - writes; n != 1 {
 		t.Errorf("%d writes for the acknowledgements", n)
+	}
+	p.expectQuiet()
+
+	// While most say something themselves, the others can wait.
+	for range ackBatch - 1 {
+		<-p.accepted
+	}
+	for i := range 3 * ackBatch {
+		id := uint32(2*(ackBatch+i) + 1)
+		p.send(credit(flagSYN, id, 0))
+		st := <-p.accepted
+		if i%8 > 0 {
+			mustWrite(t, st, "z")
+			p.expect(data(flagACK, id, "z"))
+		}
 	}
 	p.expectQuiet()
 }
@@ -277,6 +291,33 @@ func TestCloseWrite(t *testing.T) {
 	})
 }
 
+// TestCloseWakes ends each direction while somebody waits for it.
+func TestCloseWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, end := range map[string]func(*Stream) error{
+			"Close":     (*Stream).Close,
+			"CloseRead": func(st *Stream) error { st.CloseWrite(); return st.CloseRead() },
+			"Reset":     func(st *Stream) error { return st.Reset(1) },
+		} {
+			p := newPair(t, plenty, 0, Config{})
+			near, _ := p.open(t)
+			waits := make(chan error)
+			go func() { _, err := near.Read(make([]byte, 1)); waits <- err }()
+			go func() { _, err := near.Write(make([]byte, 2*initialWindow)); waits <- err }()
+			synctest.Wait()
+			if err := end(near); err != nil {
+				t.Error(err)
+			}
+			for range 2 {
+				var reset *StreamError
+				if err := <-waits; err == nil || errors.As(err, &reset) == errors.Is(err, net.ErrClosed) {
+					t.Errorf("%s: woken with %v", name, err)
+				}
+			}
+		}
+	})
+}
+
 // TestConcurrentUse has two writers and two readers of one stream.
 func TestConcurrentUse(t *testing.T) {
 	p := newPair(t, 10000, 0, Config{})
@@ -308,83 +349,6 @@ func TestConcurrentUse(t *testing.T) {
 	if n := <-got + <-got; n != 2*each {
 		t.Errorf("read %d bytes, want %d", n, 2*each)
 	}
-}
-
-func TestDeadlines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newPair(t, plenty, 0, Config{})
-		near, far := p.open(t)
-		expectTimeout := func(what string, after time.Duration, f func() (int, error)) {
-			t.Helper()
-			start := time.Now()
-			_, err := f()
-			var timeout net.Error
-			if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() {
-				t.Errorf("%s = %v, want a timeout", what, err)
-			}
-			if took := time.Since(start); took != after {
-				t.Errorf("%s took %v, want %v", what, took, after)
-			}
-		}
-		read := func() (int, error) { return near.Read(make([]byte, 1)) }
-		write := func() (int, error) { return near.Write(make([]byte, initialWindow)) }
-
-		near.SetReadDeadline(time.Now().Add(5 * time.Second))
-		expectTimeout("Read", 5*time.Second, read)
-		expectTimeout("Read after the deadline", 0, read)
-		mustWrite(t, far, "data")
-		synctest.Wait()
-		expectTimeout("Read after the deadline, with data", 0, read)
-		near.SetReadDeadline(time.Time{})
-		mustRead(t, near, "data")
-
-		// A deadline that moves while a Read waits: nearer, then away, then back.
-		near.SetReadDeadline(time.Now().Add(time.Hour))
-		time.AfterFunc(1*time.Second, func() { near.SetReadDeadline(time.Now().Add(time.Second)) })
-		expectTimeout("Read, deadline moved nearer", 2*time.Second, read)
-		near.SetReadDeadline(time.Now().Add(time.Second))
-		time.AfterFunc(time.Second/2, func() { near.SetReadDeadline(time.Time{}) })
-		time.AfterFunc(5*time.Second, func() { near.SetReadDeadline(time.Now().Add(time.Second)) })
-		expectTimeout("Read, deadline removed and set", 6*time.Second, read)
-		near.SetReadDeadline(time.Now().Add(time.Second))
-		time.AfterFunc(time.Second/2, func() { near.SetReadDeadline(time.Now()) })
-		expectTimeout("Read, cancelled", time.Second/2, read)
-		near.SetDeadline(time.Unix(1, 0))
-		expectTimeout("Read in 1970", 0, read)
-		expectTimeout("Write in 1970", 0, write)
-
-		near.SetDeadline(time.Now().Add(3 * time.Second))
-		expectTimeout("Write without credit", 3*time.Second, write)
-		near.SetDeadline(time.Time{})
-		go io.Copy(io.Discard, far)
-		if _, err := write(); err != nil {
-			t.Errorf("Write without deadline: %v", err)
-		}
-	})
-}
-
-// TestDeadlineFullConn has a Write with a deadline while the connection takes
-// nothing, as the first to find that out, and behind others.
-func TestDeadlineFullConn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newRawPeer(t, true, Config{})
-		p.link.in.max = 1 // the session's Conn.Write waits
-		for range 8 {
-			st := mustOpen(t, p.session)
-			st.SetWriteDeadline(time.Now().Add(time.Second))
-			start := time.Now()
-			_, err := st.Write(make([]byte, initialWindow))
-			if took := time.Since(start); took > time.Second {
-				t.Errorf("Write returned after %v: %v", took, err)
-			}
-			st.Reset(0)
-		}
-		start := time.Now()
-		p.session.Close()
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("Close took %v", took)
-		}
-	})
 }
 
 // TestSlowReader has one stream whose data nobody reads, beside a fast one.
@@ -469,24 +433,26 @@ func TestCloseSession(t *testing.T) {
 		}
 	})
 	t.Run("twice, and never served", func(t *testing.T) {
-		near, _ := newLink(0, 0)
-		s := New(near, true, Config{})
-		st := mustOpen(t, s)
-		start := time.Now()
-		for range 2 {
-			if err := s.Close(); err != nil {
-				t.Error(err)
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := newLink(0, 0)
+			s := New(near, true, Config{})
+			st := mustOpen(t, s)
+			start := time.Now()
+			for range 2 {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
 			}
-		}
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("took %v", took)
-		}
-		if _, err := st.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Write = %v", err)
-		}
-		if _, err := s.Ping(t.Context()); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("Ping = %v", err)
-		}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("took %v", took)
+			}
+			if _, err := st.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Write = %v", err)
+			}
+			if _, err := s.Ping(t.Context()); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Ping = %v", err)
+			}
+		})
 	})
 	t.Run("in accept", func(t *testing.T) {
 		cc, sc := newLink(plenty, 0)
@@ -499,27 +465,5 @@ func TestCloseSession(t *testing.T) {
 		}
 		<-client.Done()
 		client.Close()
-	})
-}
-
-// TestWriteFailure has a peer that says why, and is gone before we read it.
-func TestWriteFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newRawPeer(t, true, Config{})
-		st := mustOpen(t, p.session)
-		p.link.in.set(func() { p.link.in.broken = true }) // the next Conn.Write fails
-		go func() {
-			time.Sleep(lastWords / 2)
-			p.send(frame(typeGoAway, 0, 0, 0x1007))
-		}()
-		st.Write([]byte("x"))
-		p.expectError(0x1007, true, "")
-	})
-	synctest.Test(t, func(t *testing.T) {
-		p := newRawPeer(t, true, Config{})
-		st := mustOpen(t, p.session)
-		p.link.in.set(func() { p.link.in.broken = true })
-		st.Write([]byte("x"))
-		p.expectError(CodeNormal, false, "write: ")
 	})
 }

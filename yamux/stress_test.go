@@ -66,50 +66,67 @@ func TestBothFull(t *testing.T) {
 	wg.Wait()
 }
 
-// TestFair has 64 writers that compete for a connection of 10 MiB/s.
+// TestFair has 64 writers compete for a connection. Those that write alike get
+// the same, within a fifth, and small writes do not mean a small share (by frames
+// it would be a 65th).
 func TestFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const streams = 64
+		sizes := []int{1000, 10_000, 100_000, 1_000_000} // from little to far more than a frame
 		p := newPair(t, 64<<10, 6*time.Millisecond, Config{})
-		var got [streams]atomic.Int64
-		stop := time.Now().Add(20 * time.Second)
+		got := make(map[uint32]*atomic.Int64)
 		for i := range streams {
 			st := mustOpen(t, p.client)
+			mustWrite(t, st, "x")
+			got[st.ID()] = new(atomic.Int64)
 			go func() {
-				// From a few bytes to far more than a frame at once.
-				buf := make([]byte, []int{1000, 10_000, 100_000, 1_000_000}[i%4])
-				for {
+				for buf := make([]byte, sizes[i%len(sizes)]); ; {
 					if _, err := st.Write(buf); err != nil {
 						return
 					}
 				}
 			}()
 		}
+		stop := time.Now().Add(20 * time.Second)
 		for range streams {
 			st := <-p.accepted
 			go func() {
-				buf := make([]byte, 64<<10)
-				for {
+				for buf := make([]byte, 64<<10); ; {
 					n, err := st.Read(buf)
 					if err != nil {
 						return
 					}
 					if time.Now().Before(stop) {
-						got[st.ID()/2].Add(int64(n))
+						got[st.ID()].Add(int64(n))
 					}
 				}
 			}()
 		}
 		time.Sleep(20 * time.Second)
-		low, high := int64(1<<62), int64(0)
-		for i := range got {
-			low, high = min(low, got[i].Load()), max(high, got[i].Load())
+		all := spread{low: 1 << 62}
+		for kind := range sizes {
+			alike := spread{low: 1 << 62}
+			for id, n := range got {
+				if int(id/2)%len(sizes) == kind {
+					alike.add(n.Load())
+					all.add(n.Load())
+				}
+			}
+			if alike.ratio() > 1.2 {
+				t.Errorf("writes of %d bytes: %+v bytes a stream", sizes[kind], alike)
+			}
 		}
-		if low == 0 || float64(high)/float64(low) > 1.2 {
-			t.Errorf("from %d to %d bytes a stream", low, high)
+		if all.ratio() > 4 {
+			t.Errorf("%+v bytes a stream", all)
 		}
 	})
 }
+
+// A spread is the least and the most of some numbers.
+type spread struct{ low, high int64 }
+
+func (s *spread) add(n int64)    { s.low, s.high = min(s.low, n), max(s.high, n) }
+func (s *spread) ratio() float64 { return float64(s.high) / float64(max(s.low, 1)) }
 
 // TestStress opens, half-closes, resets and abandons streams at random, with
 // deadlines. What arrives must be a prefix of what was sent, and all of it

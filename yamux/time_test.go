@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -299,5 +300,106 @@ func TestBudgetComesBack(t *testing.T) {
 		if p.server.grown != 0 {
 			t.Errorf("windows of %d bytes are not given back", p.server.grown)
 		}
+	})
+}
+
+func TestDeadlines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, plenty, 0, Config{})
+		near, far := p.open(t)
+		expectTimeout := func(what string, after time.Duration, f func() (int, error)) {
+			t.Helper()
+			start := time.Now()
+			_, err := f()
+			var timeout net.Error
+			if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() {
+				t.Errorf("%s = %v, want a timeout", what, err)
+			}
+			if took := time.Since(start); took != after {
+				t.Errorf("%s took %v, want %v", what, took, after)
+			}
+		}
+		read := func() (int, error) { return near.Read(make([]byte, 1)) }
+		write := func() (int, error) { return near.Write(make([]byte, initialWindow)) }
+
+		near.SetReadDeadline(time.Now().Add(5 * time.Second))
+		expectTimeout("Read", 5*time.Second, read)
+		expectTimeout("Read after the deadline", 0, read)
+		mustWrite(t, far, "data")
+		synctest.Wait()
+		expectTimeout("Read after the deadline, with data", 0, read)
+		near.SetReadDeadline(time.Time{})
+		mustRead(t, near, "data")
+
+		// A deadline that moves while a Read waits: nearer, then away, then back.
+		near.SetReadDeadline(time.Now().Add(time.Hour))
+		time.AfterFunc(1*time.Second, func() { near.SetReadDeadline(time.Now().Add(time.Second)) })
+		expectTimeout("Read, deadline moved nearer", 2*time.Second, read)
+		near.SetReadDeadline(time.Now().Add(time.Second))
+		time.AfterFunc(time.Second/2, func() { near.SetReadDeadline(time.Time{}) })
+		time.AfterFunc(5*time.Second, func() { near.SetReadDeadline(time.Now().Add(time.Second)) })
+		expectTimeout("Read, deadline removed and set", 6*time.Second, read)
+		near.SetReadDeadline(time.Now().Add(time.Second))
+		time.AfterFunc(time.Second/2, func() { near.SetReadDeadline(time.Now()) })
+		expectTimeout("Read, cancelled", time.Second/2, read)
+		near.SetDeadline(time.Unix(1, 0))
+		expectTimeout("Read in 1970", 0, read)
+		expectTimeout("Write in 1970", 0, write)
+
+		near.SetDeadline(time.Now().Add(3 * time.Second))
+		expectTimeout("Write without credit", 3*time.Second, write)
+		near.SetDeadline(time.Time{})
+		go io.Copy(io.Discard, far)
+		if _, err := write(); err != nil {
+			t.Errorf("Write without deadline: %v", err)
+		}
+	})
+}
+
+// TestDeadlineFullConn has a Write with a deadline while the connection takes
+// nothing, as the first to find that out, and behind others.
+func TestDeadlineFullConn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newRawPeer(t, true, Config{})
+		p.link.in.max = 1 // the session's Conn.Write waits
+		for range 8 {
+			st := mustOpen(t, p.session)
+			st.SetWriteDeadline(time.Now().Add(time.Second))
+			start := time.Now()
+			_, err := st.Write(make([]byte, initialWindow))
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("Write returned after %v: %v", took, err)
+			}
+			st.Reset(0)
+		}
+		start := time.Now()
+		p.session.Close()
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
+// TestWriteFailure has a peer that says why, and is gone before we read it.
+func TestWriteFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newRawPeer(t, true, Config{})
+		synctest.Wait() // until it listens
+		st := mustOpen(t, p.session)
+		p.link.in.set(func() { p.link.in.broken = true }) // the next Conn.Write fails
+		go func() {
+			time.Sleep(lastWords / 2)
+			p.send(frame(typeGoAway, 0, 0, 0x1007))
+		}()
+		st.Write([]byte("x"))
+		p.expectError(0x1007, true, "")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		p := newRawPeer(t, true, Config{})
+		synctest.Wait() // until it listens
+		st := mustOpen(t, p.session)
+		p.link.in.set(func() { p.link.in.broken = true })
+		st.Write([]byte("x"))
+		p.expectError(CodeNormal, false, "write: ")
 	})
 }

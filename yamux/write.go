@@ -85,6 +85,9 @@ func (st *Stream) writeSome(p []byte) (n int, err error) {
 	if role {
 		st.flushAndUnlock(true)
 		st.mu.Lock()
+		if st.writeErr != nil && st.writeErr != errWriteClosed {
+			return n, st.writeErr // it may not have arrived
+		}
 	}
 	return n, nil
 }
