@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -50,7 +52,8 @@ type Service struct {
 
 	mu       sync.Mutex
 	contacts map[*host.Conn]*contact
-	groups   groups
+	budgets  ledger[peer.ID, budget, *budget]
+	groups   ledger[netip.Prefix, bucket, *bucket]
 	self     self
 }
 
@@ -62,10 +65,7 @@ type contact struct {
 	told      uint64    // the version of ourselves that the remote has; 0: none
 	pushable  bool      // the remote reads pushes
 	serving   int       // streams of the remote
-	pushes    bucket
-	requests  bucket
-	refusals  bucket
-	condemned bool // the connection is being closed
+	condemned bool      // the connection is being closed
 }
 
 // An exchange is one question to a remote. Who waits for done may read the rest.
@@ -78,23 +78,7 @@ type exchange struct {
 // Start answers those who ask who h is, asks the remote of each connection, those
 // that are open already included, and tells them of changes, until h is closed.
 func Start(h *host.Host, cfg Config) *Service {
-	if cfg.AgentVersion == "" {
-		cfg.AgentVersion = "kith"
-	}
-	if cfg.PushDelay == 0 {
-		cfg.PushDelay = 250 * time.Millisecond
-	}
-	s := &Service{
-		host:            h,
-		agentVersion:    printable([]byte(cfg.AgentVersion)),
-		protocolVersion: printable([]byte(cfg.ProtocolVersion)),
-		publicKey:       h.Key().Public().Marshal(),
-		pushDelay:       cfg.PushDelay,
-		changed:         make(chan struct{}, 1),
-		contacts:        make(map[*host.Conn]*contact),
-		groups:          make(groups),
-		self:            self{stale: true},
-	}
+	s := newService(h, cfg)
 	events := h.Subscribe(eventBuffer)
 	h.Handle(ProtocolID, s.answer)
 	h.Handle(PushProtocolID, s.hear)
@@ -105,8 +89,29 @@ func Start(h *host.Host, cfg Config) *Service {
 	return s
 }
 
+func newService(h *host.Host, cfg Config) *Service {
+	if cfg.AgentVersion == "" {
+		cfg.AgentVersion = "kith"
+	}
+	if cfg.PushDelay == 0 {
+		cfg.PushDelay = 250 * time.Millisecond
+	}
+	return &Service{
+		host:            h,
+		agentVersion:    printable([]byte(cfg.AgentVersion)),
+		protocolVersion: printable([]byte(cfg.ProtocolVersion)),
+		publicKey:       h.Key().Public().Marshal(),
+		pushDelay:       cfg.PushDelay,
+		changed:         make(chan struct{}, 1),
+		contacts:        make(map[*host.Conn]*contact),
+		budgets:         make(ledger[peer.ID, budget, *budget]),
+		groups:          make(ledger[netip.Prefix, bucket, *bucket]),
+		self:            self{stale: true},
+	}
+}
+
 // Identify asks the remote of c who it is, and tells the host. If it is being
-// asked already, as at the begin of a connection, the answer is that one. The
+// asked already, as at the start of a connection, the answer is that one. The
 // lists in the answer are shared and must not be changed.
 //
 // What a peer has said before is at hand in host.PeerInfo.
@@ -121,7 +126,12 @@ func (s *Service) Identify(ctx context.Context, c *host.Conn) (host.PeerInfo, er
 	case <-ctx.Done():
 		return host.PeerInfo{}, fmt.Errorf("identify: asking %s: %w", c.RemotePeer(), context.Cause(ctx))
 	case <-c.Done():
-		return host.PeerInfo{}, fmt.Errorf("identify: the connection with %s ended before it answered: %w", c.RemotePeer(), host.ErrClosed)
+		select {
+		case <-x.done: // it may have ended after the answer
+			return x.info, x.err
+		default:
+			return host.PeerInfo{}, fmt.Errorf("identify: the connection with %s ended before it answered: %w", c.RemotePeer(), host.ErrClosed)
+		}
 	}
 }
 
@@ -139,9 +149,7 @@ func (s *Service) follow(ctx context.Context, events *host.Subscription) {
 			case host.ConnOpened:
 				s.begin(e.Conn)
 			case host.ConnClosed:
-				s.mu.Lock()
-				delete(s.contacts, e.Conn)
-				s.mu.Unlock()
+				s.forget(e.Conn)
 			case host.AddrsChanged, host.ProtocolsChanged:
 				s.outdated()
 			case host.EventsLost:
@@ -157,14 +165,24 @@ func (s *Service) follow(ctx context.Context, events *host.Subscription) {
 // catchUp begins with the connections that are new, and forgets those that are gone.
 func (s *Service) catchUp() {
 	s.mu.Lock()
-	for c := range s.contacts {
-		if ended(c) {
-			delete(s.contacts, c)
-		}
-	}
+	gone := slices.DeleteFunc(slices.Collect(maps.Keys(s.contacts)), func(c *host.Conn) bool { return !ended(c) })
 	s.mu.Unlock()
+	for _, c := range gone {
+		s.forget(c)
+	}
 	for _, c := range s.host.Conns() {
 		s.begin(c)
+	}
+}
+
+// forget drops what is kept of a connection that has ended. What the peer has used
+// of its budget stays.
+func (s *Service) forget(c *host.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.contacts, c)
+	if b := s.budgets[c.RemotePeer()]; b != nil && b.full(time.Now()) {
+		delete(s.budgets, c.RemotePeer())
 	}
 }
 
@@ -284,36 +302,45 @@ func (s *Service) hear(_ context.Context, st *host.Stream) error {
 
 var errRefused = fmt.Errorf("identify: refused: too many streams: %w", &host.StreamError{Code: host.CodeRateLimited})
 
-// enter decides whether a stream of a remote is served. It looks at nothing but
-// counters, so that refusing is cheap, and closes the connection when there is
-// no end to it.
+// enter decides whether a stream of a remote is served, and closes the connection
+// when there is no end to them.
 func (s *Service) enter(c *host.Conn, push bool) error {
-	now := time.Now()
-	s.mu.Lock()
-	t := s.contact(c)
-	if t == nil {
-		s.mu.Unlock()
-		return host.ErrClosed
-	}
-	ok := t.serving < maxServing
-	if push {
-		ok = ok && t.pushes.take(pushLimit, now) && s.groups.take(c.RemoteAddr(), groupLimit, now)
-	} else {
-		ok = ok && t.requests.take(requestLimit, now)
-	}
-	if ok {
-		t.serving++
-		s.mu.Unlock()
-		return nil
-	}
-	last := !t.condemned && !t.refusals.take(refusalLimit, now)
-	t.condemned = t.condemned || last
-	s.mu.Unlock()
-	if last {
+	ok, enough := s.admit(c, push, time.Now())
+	if enough {
 		s.host.Logger().Debug("connection closed: no end of identify streams", "peer", c.RemotePeer().String(), "conn", c.ID())
 		c.CloseWithCode(host.ConnCodeRateLimited)
 	}
-	return errRefused
+	if !ok {
+		return errRefused
+	}
+	return nil
+}
+
+// admit tells whether a stream is to be served, and if not, whether that is enough
+// of the connection. It looks at nothing but counters, so that refusing is cheap.
+func (s *Service) admit(c *host.Conn, push bool, now time.Time) (ok, enough bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.contact(c)
+	if t == nil || t.condemned {
+		return false, false
+	}
+	budget := s.budgets.of(c.RemotePeer(), maxBudgets, now)
+	ok = t.serving < maxServing
+	if push {
+		ok = ok && budget.pushes.take(pushLimit, now)
+		if g, counts := group(c.RemoteAddr()); ok && counts {
+			ok = s.groups.of(g, maxGroups, now).take(groupLimit, now)
+		}
+	} else {
+		ok = ok && budget.requests.take(requestLimit, now)
+	}
+	if ok {
+		t.serving++
+	} else {
+		t.condemned = !budget.refusals.take(refusalLimit, now)
+	}
+	return ok, t.condemned
 }
 
 func (s *Service) leave(c *host.Conn) {

@@ -150,7 +150,7 @@ func TestIdentifyTogether(t *testing.T) {
 		a, b := testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{Trace: count.trace})
 		sa := Start(a, Config{})
 		release := make(chan struct{})
-		sb := &Service{host: b, agentVersion: "b", contacts: make(map[*host.Conn]*contact), self: self{stale: true}}
+		sb := newService(b, Config{AgentVersion: "b"})
 		b.Handle(ProtocolID, func(ctx context.Context, s *host.Stream) error {
 			<-release
 			return sb.answer(ctx, s)
@@ -558,6 +558,15 @@ func TestPushFlood(t *testing.T) {
 		if sa.known() != 1 {
 			t.Errorf("%d contacts are kept", sa.known())
 		}
+		// A new connection is no new budget.
+		before := count.of(PushProtocolID)
+		c = testkit.Connect(t, b, a)
+		for !ended(c) {
+			sendPush(t.Context(), c, msg)
+		}
+		if n := count.of(PushProtocolID) - before; len(all(seen)) != 0 || n > 3 {
+			t.Errorf("after a new connection %d pushes were endured", n)
+		}
 		// Another peer's push is read as before.
 		honest.Handle("/new/1", func(context.Context, *host.Stream) error { return nil })
 		time.Sleep(time.Second)
@@ -599,7 +608,7 @@ func TestStalledPushes(t *testing.T) {
 		Start(a, Config{})
 		seen := watch(t, a)
 		var streams []*host.Stream
-		for range 50 {
+		for range 20 {
 			s, err := b.NewStream(t.Context(), a.ID(), PushProtocolID)
 			if err != nil {
 				t.Fatal(err)
@@ -623,7 +632,7 @@ func TestStalledPushes(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if ends[0] != 50-maxServing || ends[timeout] != maxServing {
+		if ends[0] != 20-maxServing || ends[timeout] != maxServing {
 			t.Errorf("the streams ended after %v", ends)
 		}
 		if got := all(seen); len(got) != 0 {
@@ -684,37 +693,48 @@ func TestBucket(t *testing.T) {
 	take(false)
 }
 
-// The budget of an address group is not that of one connection, and groups are
-// bounded.
-func TestGroups(t *testing.T) {
-	g := make(groups)
+func TestGroup(t *testing.T) {
+	for addr, want := range map[string]string{
+		"/ip4/192.0.2.1/tcp/1":                "192.0.2.0/24",
+		"/ip6/::ffff:192.0.2.3/tcp/1":         "192.0.2.0/24",
+		"/ip6/2001:db8:1:2::1/tcp/1":          "2001:db8:1::/48",
+		"/ip6zone/eth0/ip6/fe80::1/tcp/1":     "fe80::/48",
+		"/ip4/127.0.0.1/tcp/1":                "",
+		"/ip6/::1/udp/1/quic-v1":              "",
+		"/memory/1":                           "",
+		"/dns4/example.com/tcp/1/p2p-circuit": "",
+	} {
+		g, ok := group(multiaddr.MustParse(addr))
+		if ok != (want != "") || ok && g.String() != want {
+			t.Errorf("%s: %v, %v, want %s", addr, g, ok, want)
+		}
+	}
+}
+
+// A ledger is bounded, and forgets first what says nothing.
+func TestLedger(t *testing.T) {
+	l := make(ledger[int, bucket, *bucket])
 	now := time.Unix(1000, 0)
 	r := rate{every: time.Second, burst: 2}
-	take := func(addr string, want bool) {
-		t.Helper()
-		if g.take(multiaddr.MustParse(addr), r, now) != want {
-			t.Errorf("%s: %v", addr, !want)
+	l.of(-1, 10, now).take(rate{every: 24 * time.Hour, burst: 2}, now)
+	used := l.of(-1, 10, now).refilled
+	for i := range 100 {
+		now = now.Add(time.Minute)
+		if !l.of(i, 10, now).take(r, now) {
+			t.Fatalf("entry %d is not fresh", i)
+		}
+		if len(l) > 10 {
+			t.Fatalf("%d entries are kept", len(l))
 		}
 	}
-	take("/ip4/192.0.2.1/tcp/1", true)
-	take("/ip4/192.0.2.2/tcp/1", true)
-	take("/ip6/::ffff:192.0.2.3/tcp/1", false)
-	take("/ip4/192.0.3.1/tcp/1", true)
-	take("/ip6/2001:db8::1/tcp/1", true)
-	take("/ip6/2001:db8:0:1::1/tcp/1", true)
-	take("/ip6/2001:db8:0:2::1/tcp/1", false)
-	for range 5 {
-		take("/ip4/127.0.0.1/tcp/1", true)
-		take("/memory/1", true)
+	if l[-1] == nil || l[-1].refilled != used {
+		t.Error("what was used up is forgotten, and what is full was not")
 	}
-	for i := range 3 * maxGroups {
-		g.take(multiaddr.MustParse(fmt.Sprintf("/ip4/10.%d.%d.1/tcp/1", i/256, i%256)), r, now)
-		if i%100 == 0 {
-			now = now.Add(time.Second)
-		}
+	for i := range 100 { // none is full
+		l.of(1000+i, 10, now).take(rate{every: time.Hour, burst: 1}, now)
 	}
-	if len(g) > maxGroups {
-		t.Errorf("%d groups are kept", len(g))
+	if len(l) > 10 {
+		t.Errorf("%d entries are kept", len(l))
 	}
 }
 

@@ -7,8 +7,8 @@ import (
 	"github.com/kith-p2p/kith/multiaddr"
 )
 
-// What one connection may ask of us. Signatures are checked for what comes in, so
-// these are bounds on CPU.
+// What others may ask of us. Signatures are checked for what comes in, so these
+// are bounds on CPU.
 var (
 	// pushLimit is how often a peer's news is read: as often as go-libp2p does.
 	pushLimit = rate{every: 5 * time.Second, burst: 10}
@@ -19,17 +19,19 @@ var (
 	// requestLimit is how often a peer may ask who we are. One does once, some
 	// every few minutes.
 	requestLimit = rate{every: time.Second, burst: 20}
-	// refusalLimit is how many streams are refused before the connection is
-	// closed. A refusal costs little, but not nothing.
-	refusalLimit = rate{every: 100 * time.Millisecond, burst: 100}
+	// refusalLimit is how many streams of a peer are refused before its connection
+	// is closed. A refusal costs little, but not nothing.
+	refusalLimit = rate{every: 100 * time.Millisecond, burst: 20}
 )
 
 const (
 	// maxServing is how many streams of a connection are served at a time: a
 	// request, and a push that follows one still being read, and as many again.
 	maxServing = 4
-	// maxGroups is how many address groups are kept; forgetting one costs a burst.
-	maxGroups = 1024
+	// maxBudgets and maxGroups are how many peers and address groups are
+	// remembered, at about 150 bytes each; forgetting one costs a burst.
+	maxBudgets = 4096
+	maxGroups  = 1024
 )
 
 // A rate lets burst events through at once, and then one every interval.
@@ -40,7 +42,7 @@ type rate struct {
 
 // A bucket counts the events of one rate. The zero value is full.
 type bucket struct {
-	full time.Time // when the whole burst can be had again
+	refilled time.Time // when the whole burst can be had again
 }
 
 // take lets an event through, or not.
@@ -48,60 +50,75 @@ func (b *bucket) take(r rate, now time.Time) bool {
 	if b.wait(r, now) > 0 {
 		return false
 	}
-	if b.full.Before(now) {
-		b.full = now
+	if b.full(now) {
+		b.refilled = now
 	}
-	b.full = b.full.Add(r.every)
+	b.refilled = b.refilled.Add(r.every)
 	return true
 }
 
 // wait tells how long it is until an event is let through.
 func (b *bucket) wait(r rate, now time.Time) time.Duration {
-	if !b.full.After(now) {
+	if b.full(now) {
 		return 0 // and the difference could be larger than a Duration
 	}
-	return max(0, b.full.Sub(now)-time.Duration(r.burst-1)*r.every)
+	return max(0, b.refilled.Sub(now)-time.Duration(r.burst-1)*r.every)
 }
 
-// groups holds a bucket for each address group.
-type groups map[netip.Prefix]bucket
+func (b *bucket) full(now time.Time) bool { return !b.refilled.After(now) }
 
-// take lets an event of whoever is at addr through, or not.
-func (g groups) take(addr multiaddr.Addr, r rate, now time.Time) bool {
+// A budget is what one peer may still ask. It outlives the peer's connections.
+type budget struct {
+	pushes, requests, refusals bucket
+}
+
+func (b *budget) full(now time.Time) bool {
+	return b.pushes.full(now) && b.requests.full(now) && b.refusals.full(now)
+}
+
+// ledger keeps buckets or budgets. One that is full says nothing and need not be kept.
+type ledger[K comparable, V any, P interface {
+	*V
+	full(now time.Time) bool
+}] map[K]P
+
+// of finds or makes the entry of k. When there are max entries, those that are
+// full are forgotten, and if there is none, any.
+func (l ledger[K, V, P]) of(k K, max int, now time.Time) P {
+	v := l[k]
+	if v != nil {
+		return v
+	}
+	if len(l) >= max {
+		for k, v := range l {
+			if v.full(now) {
+				delete(l, k)
+			}
+		}
+	}
+	for k := range l {
+		if len(l) < max {
+			break
+		}
+		delete(l, k)
+	}
+	v = new(V)
+	l[k] = v
+	return v
+}
+
+// group is the part of an address that one party can be expected to own; there
+// is none for an address within this machine.
+func group(addr multiaddr.Addr) (netip.Prefix, bool) {
 	ip, ok := addr.IP()
 	ip = ip.Unmap().WithZone("")
 	if !ok || ip.IsLoopback() {
-		return true
+		return netip.Prefix{}, false
 	}
 	bits := 48
 	if ip.Is4() {
 		bits = 24
 	}
-	group, err := ip.Prefix(bits)
-	if err != nil {
-		return true
-	}
-	b, known := g[group]
-	if !known && len(g) >= maxGroups {
-		g.trim(now)
-	}
-	took := b.take(r, now)
-	g[group] = b
-	return took
-}
-
-// trim makes room: buckets that are full again say nothing, and if there is none,
-// any one has to go.
-func (g groups) trim(now time.Time) {
-	for k, b := range g {
-		if !b.full.After(now) {
-			delete(g, k)
-		}
-	}
-	for k := range g {
-		if len(g) < maxGroups {
-			break
-		}
-		delete(g, k)
-	}
+	p, err := ip.Prefix(bits)
+	return p, err == nil
 }

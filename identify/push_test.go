@@ -214,7 +214,7 @@ func TestPushMissed(t *testing.T) {
 		network := new(memory.Network)
 		a, b := testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{})
 		Start(b, Config{PushDelay: -1})
-		sb := &Service{host: b, contacts: make(map[*host.Conn]*contact), self: self{stale: true}}
+		sb := newService(b, Config{})
 		b.Handle(ProtocolID, func(ctx context.Context, s *host.Stream) error {
 			select {
 			case <-time.After(3 * time.Second): // a slow answer

@@ -8,9 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
-	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -335,27 +333,38 @@ func TestHostileServers(t *testing.T) {
 
 // A measurement by time: as much as there can be, until ctx ends.
 func TestEndless(t *testing.T) {
+	slow := func(_ context.Context, s *host.Stream) error {
+		if _, err := io.CopyN(io.Discard, s, 8); err != nil {
+			return err
+		}
+		buf := make([]byte, chunk)
+		for {
+			time.Sleep(time.Millisecond)
+			n, err := s.Read(buf)
+			if err == io.EOF {
+				_, err = s.Write(buf)
+			}
+			if err != nil {
+				return fmt.Errorf("after %d bytes: %w", n, err)
+			}
+		}
+	}
 	for name, cfg := range map[string]Config{"upload": {Upload: math.MaxUint64}, "download": {Download: math.MaxUint64}} {
 		t.Run(name, func(t *testing.T) {
-			a, b := testkit.Pair(t)
-			srv := Serve(b)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var wg sync.WaitGroup
-			wg.Go(func() {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := testkit.Pair(t)
+				b.Handle(ProtocolID, slow)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
 				r, err := Run(ctx, a, b.ID(), cfg)
-				if !errors.Is(err, context.Canceled) || r.Uploaded+r.Downloaded < 1<<20 || r.UploadTime+r.DownloadTime == 0 {
+				if !errors.Is(err, context.DeadlineExceeded) || r.Uploaded+r.Downloaded < 1<<20 || r.UploadTime+r.DownloadTime != time.Second {
 					t.Errorf("%+v, %v", r, err)
 				}
+				synctest.Wait()
+				if n := b.ConnsTo(a.ID())[0].NumStreams(); n != 0 {
+					t.Errorf("%d streams are left", n)
+				}
 			})
-			for n := srv.Counts(); n.Sent+n.Received < 1<<21; n = srv.Counts() {
-				runtime.Gosched()
-			}
-			cancel()
-			wg.Wait()
-			for srv.Counts().Active > 0 {
-				runtime.Gosched()
-			}
 		})
 	}
 }
