@@ -30,11 +30,11 @@ func experiments() []experiment {
 			run: measured(worker.Load{Kind: worker.Bulk, Node: tls}, bulkFigures)},
 		{name: "tls-down", row: "bulk", about: "the same, server to client",
 			run: measured(worker.Load{Kind: worker.Bulk, Node: tls, Download: true}, bulkFigures)},
-		{name: "limit-tcp", row: "bulk", about: "limit of the machine: raw TCP", impls: []string{limits},
+		{name: "limit-tcp", row: "bulk", impls: []string{limits},
 			run: measured(worker.Load{Kind: worker.Bulk, Node: worker.NodeConfig{Security: "tcp"}}, bulkFigures)},
-		{name: "limit-tls", row: "bulk", about: "limit of the machine: TLS 1.3 of the standard library on TCP", impls: []string{limits},
+		{name: "limit-tls", row: "bulk", impls: []string{limits},
 			run: measured(worker.Load{Kind: worker.Bulk, Node: tls}, bulkFigures)},
-		{name: "limit-noise", row: "bulk", about: "limit of the machine: full records of Noise on TCP, one goroutine a side, no muxer", impls: []string{limits},
+		{name: "limit-noise", row: "bulk", impls: []string{limits},
 			run: measured(worker.Load{Kind: worker.Bulk, Node: noise, Chunk: maxRecord}, bulkFigures)},
 
 		{name: "streams-64", row: "streams", about: "64 at once on one connection: a stream opened, 1 byte there and back, both ends closed",
@@ -45,9 +45,9 @@ func experiments() []experiment {
 		{name: "parallel", row: "parallel", about: "one connection: 64 streams against one, and one beside a stream that nobody reads", run: runParallel},
 
 		{name: "dial", row: "dial", about: "16 at once: connected, 1 byte there and back on a stream, closed, as soon as the implementation lets its user",
-			run: measured(worker.Load{Kind: worker.Dial, Node: noise, Parallel: 16}, dialFigures)},
+			run: measured(worker.Load{Kind: worker.Dial, Node: noise, Parallel: 16, Nodes: dialNodes}, dialFigures)},
 		{name: "dial-identified", row: "dial", about: "the same, but the client always waits for the answer of identify; go-libp2p never does otherwise",
-			run: measured(worker.Load{Kind: worker.Dial, Node: noise, Parallel: 16, Identified: true}, dialFigures)},
+			run: measured(worker.Load{Kind: worker.Dial, Node: noise, Parallel: 16, Nodes: dialNodes, Identified: true}, dialFigures)},
 
 		{name: "rtt", row: "rtt", about: "a new process connects over a link of 100 ms a round trip",
 			run: measured(worker.Load{Kind: worker.First, Node: noise}, rttFigures)},
@@ -77,6 +77,9 @@ func experiments() []experiment {
 	}
 	return all
 }
+
+// dialNodes is how many nodes dial, enough for about three seconds.
+const dialNodes = 512
 
 // maxRecord is what a full record of Noise carries, in bytes.
 const maxRecord = 1<<16 - 1 - 16

@@ -31,8 +31,9 @@ func describe(root string) machine {
 	if kib, err := strconv.ParseFloat(strings.TrimSuffix(m.Memory, " kB"), 64); err == nil {
 		m.Memory = fmt.Sprintf("%.0f GiB", kib/(1<<20))
 	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	m.Kernel = runtime.GOOS + " " + strings.TrimSpace(string(kernel))
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	version, _, _ := strings.Cut(strings.TrimSpace(string(release)), "-") // builders add names of their own
+	m.Kernel = "Linux " + version
 	m.Libp2p, _ = output("go", "list", "-m", "-f", "{{.Version}}", "github.com/libp2p/go-libp2p")
 	m.Kith, _ = output("git", "-C", root, "rev-parse", "--short", "HEAD")
 	if changes, err := output("git", "-C", root, "status", "--porcelain", "-uno"); err == nil && changes != "" {

@@ -45,23 +45,34 @@ func (r report) markdown(name string) string {
 	results := collect(r.Runs)
 	rows, missed := goalTable(results)
 	fmt.Fprintf(&out, "\n## Goals: %d of %d reached\n\n%s", len(rows)-1-missed, len(rows)-1, markdown(rows))
+	if order := r.figureNames("limit-tcp"); order != nil {
+		fmt.Fprintf(&out, "\n## Limits of the machine\n\n%s.\n\n%s", limitsAbout, markdown(limitTable(results, order)))
+	}
 	out.WriteString("\n## All figures\n")
 	for _, e := range experiments() {
-		if order := r.figureNames(e.name); order != nil {
+		if order := r.figureNames(e.name); order != nil && !e.isLimit() {
 			fmt.Fprintf(&out, "\n### %s\n\n%s.\n\n%s", e.name, upperFirst(e.about), markdown(experimentTable(results, e, order)))
 		}
 	}
 	return out.String()
 }
 
+// limitsAbout tells what the limits are; each is an experiment as well.
+const limitsAbout = "One stream, client to server: raw TCP, TLS 1.3 of Go's standard library, and full records of Noise, each with no muxer and one goroutine a side"
+
+func (e experiment) isLimit() bool { return e.impls[0] == limits }
+
 // text is what the terminal shows; the goals come last, where they are seen.
 func (r report) text() string {
 	results := collect(r.Runs)
 	var out strings.Builder
 	for _, e := range experiments() {
-		if order := r.figureNames(e.name); order != nil {
+		if order := r.figureNames(e.name); order != nil && !e.isLimit() {
 			fmt.Fprintf(&out, "%s: %s\n%s\n", e.name, e.about, markdown(experimentTable(results, e, order)))
 		}
+	}
+	if order := r.figureNames("limit-tcp"); order != nil {
+		fmt.Fprintf(&out, "limits of the machine: %s\n%s\n", limitsAbout, markdown(limitTable(results, order)))
 	}
 	if rows, missed := goalTable(results); len(rows) > 1 {
 		fmt.Fprintf(&out, "%d of %d goals reached\n%s", len(rows)-1-missed, len(rows)-1, markdown(rows))

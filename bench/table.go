@@ -150,17 +150,24 @@ func goalTable(r results) (rows [][]string, missed int) {
 
 // experimentTable shows all figures of an experiment.
 func experimentTable(r results, e experiment, order []string) [][]string {
-	if len(e.impls) == 1 {
-		rows := [][]string{{"", e.impls[0]}}
-		for _, name := range order {
-			rows = append(rows, []string{name, r.spread(e.name, e.impls[0], name).String()})
-		}
-		return rows
-	}
 	rows := [][]string{{"", "go-libp2p", "Kith", "ratio"}}
 	for _, name := range order {
 		own, other, ratio := r.compare(e.name, name)
 		rows = append(rows, []string{name, other.String(), own.String(), ratio.String()})
+	}
+	return rows
+}
+
+// limitTable shows how far from the limits of the machine Kith is.
+func limitTable(r results, order []string) [][]string {
+	rows := [][]string{{"", "raw TCP", "TLS", "Kith, TLS", "Noise records", "Kith, Noise"}}
+	for _, name := range order {
+		rows = append(rows, []string{
+			name,
+			r.spread("limit-tcp", limits, name).String(),
+			r.spread("limit-tls", limits, name).String(), r.spread("tls-up", kith, name).String(),
+			r.spread("limit-noise", limits, name).String(), r.spread("noise-up", kith, name).String(),
+		})
 	}
 	return rows
 }

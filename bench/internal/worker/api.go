@@ -92,6 +92,7 @@ type Load struct {
 	Parallel   int           // streams or dialers at once
 	Download   bool          // bulk: from the server to the client
 	Chunk      int           // bulk: bytes a write
+	Nodes      int           // dial: that dial in turn
 	Identified bool          // dial: wait until the server has told who it is
 	Stalled    int           // parallel: streams that the server does not read
 }

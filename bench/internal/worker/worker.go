@@ -180,20 +180,23 @@ func writeAllocs(path string) error {
 	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
+// errEnough ends a repetition early.
+var errEnough = errors.New("enough")
+
 // repeat runs op in n goroutines, again and again until the time is over or one
-// fails. It tells how often, how long it took, and how long each op took. The
+// fails or has enough. It tells how often, how long it took, and how long each op took. The
 // context of op is the caller's, as one that can be cancelled would cost those who
 // derive others from it.
 func repeat(ctx context.Context, n int, window time.Duration, op func(ctx context.Context, i int) error) (Result, error) {
 	var times histogram
-	var failed atomic.Bool
+	var ended atomic.Bool
 	errs := make(chan error)
 	start := time.Now()
 	for i := range n {
 		go func() {
-			for begin := start; begin.Sub(start) < window && !failed.Load(); {
+			for begin := start; begin.Sub(start) < window && !ended.Load(); {
 				if err := op(ctx, i); err != nil {
-					failed.Store(true)
+					ended.Store(true)
 					errs <- err
 					return
 				}
@@ -206,7 +209,9 @@ func repeat(ctx context.Context, n int, window time.Duration, op func(ctx contex
 	}
 	var err error
 	for range n {
-		err = cmp.Or(err, <-errs)
+		if e := <-errs; e != errEnough {
+			err = cmp.Or(err, e)
+		}
 	}
 	r := Result{Work: float64(times.count()), Elapsed: time.Since(start)}
 	r.P50, r.P99 = times.quantile(0.50), times.quantile(0.99)

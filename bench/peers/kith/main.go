@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 
 	"github.com/kith-p2p/kith"
 	"github.com/kith-p2p/kith/bench/internal/worker"
@@ -139,4 +141,15 @@ func (c conn) Identified(ctx context.Context) error {
 	return err
 }
 
-func (c conn) Close() error { return c.conn.Close() }
+// Close waits until the host has forgotten the connection, as go-libp2p's does:
+// before that, Connect could still give it to us.
+func (c conn) Close() error {
+	if err := c.conn.Close(); err != nil {
+		return err
+	}
+	<-c.conn.Done()
+	for slices.Contains(c.node.host.ConnsTo(c.conn.RemotePeer()), c.conn) {
+		runtime.Gosched()
+	}
+	return nil
+}
