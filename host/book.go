@@ -16,6 +16,12 @@ const (
 	maxAddrsPerPeer = 32
 	// maxProtocolsPerPeer is how many protocols of one peer are kept, as in go-libp2p.
 	maxProtocolsPerPeer = 1024
+
+	// Of a peer without a connection less is kept, in bytes: anybody can come with
+	// ever new names. An honest peer has a few dozen protocols and addresses, which fit.
+	maxIdleProtocols = 1536
+	maxIdleAddrs     = 1024
+	maxIdleText      = 256 // of each version, and of our address as it sees us
 )
 
 // How long an address is kept after it was last told of, without a connection.
@@ -192,9 +198,40 @@ func (b *book) connected(p peer.ID, yes bool) {
 				k.expires = until
 			}
 		}
+		e.shrink()
 		e.place = b.idle.PushFront(e)
 		b.trim()
 	}
+}
+
+// shrink leaves what is kept of a peer without a connection.
+func (e *bookEntry) shrink() {
+	const header = 16 // of a string
+	size := 0
+	for _, p := range e.info.Protocols {
+		size += header + len(p)
+	}
+	if size > maxIdleProtocols {
+		e.info.Protocols = nil // they share their memory: all or none
+	}
+	if len(e.info.AgentVersion) > maxIdleText {
+		e.info.AgentVersion = ""
+	}
+	if len(e.info.ProtocolVersion) > maxIdleText {
+		e.info.ProtocolVersion = ""
+	}
+	if e.info.ObservedAddr.Len() > maxIdleText {
+		e.info.ObservedAddr = multiaddr.Addr{}
+	}
+	room := maxIdleAddrs
+	kept := make([]bookAddr, 0, len(e.addrs))
+	for _, k := range e.addrs {
+		if configured := k.expires.IsZero(); configured || k.addr.Len() <= room {
+			kept = append(kept, k)
+			room -= k.addr.Len()
+		}
+	}
+	e.addrs = kept
 }
 
 // len tells how many peers are known.

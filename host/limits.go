@@ -38,7 +38,7 @@ type Limits struct {
 	// with the most of them loses its oldest. Default 1024.
 	UnnegotiatedStreams int
 	// KnownPeers is the number of peers without a connection whose addresses are
-	// kept. Default 8192: at most about 4 KiB each.
+	// kept. Default 8192: at most about 5 KiB each, 40 MiB.
 	KnownPeers int
 }
 
