@@ -236,7 +236,7 @@ func (b *bench) newPopulation(impl, clientImpl string, load worker.Load, watchCl
 	if watchClient {
 		p.watched = append(p.watched, client)
 	}
-	if err := p.add(warmCount); err == nil {
+	if err = p.add(warmCount); err == nil {
 		p.base, err = p.held()
 	}
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,6 +85,13 @@ func mainErr() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	go func() {
+		<-interrupted // the workers end with us
+		os.RemoveAll(dir)
+		os.Exit(130)
+	}()
 	b := &bench{settings: s, dir: dir, root: root, log: os.Stderr}
 	var needed []string
 	for _, e := range selected {
