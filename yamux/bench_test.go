@@ -215,3 +215,41 @@ func BenchmarkRawTCP(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRapidReset is what a peer that opens and resets streams costs, until
+// it has done so too often.
+func BenchmarkRapidReset(b *testing.B) {
+	s := New(make(silent), false, Config{})
+	defer s.Close()
+	s.accept = func(*Stream) {}
+	b.ReportAllocs()
+	id := uint32(1)
+	for b.Loop() {
+		s.resets = rate{}
+		if err := s.receive(append(credit(flagSYN, id, 0), credit(flagRST, id, 0)...)); err != nil {
+			b.Fatal(err)
+		}
+		id += 2
+	}
+}
+
+// BenchmarkSmallFrames is what it costs to take in frames of one byte.
+func BenchmarkSmallFrames(b *testing.B) {
+	s := New(make(silent), false, Config{})
+	defer s.Close()
+	var st *Stream
+	s.accept = func(opened *Stream) { st = opened }
+	s.receive(credit(flagSYN, 1, 0))
+	record := repeat(1000, func(int) []byte { return data(0, 1, "x") })
+	buf := make([]byte, 1000)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := s.receive(record); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(st, buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/frame")
+}

@@ -96,7 +96,7 @@ func (q *queue) write(p []byte) {
 	for len(p) > 0 {
 		// A trickle of small pieces gets larger buffers the more of it waits, so
 		// that the overhead of each is bounded, too.
-		want := max(len(p), min(q.size/2, 4<<10))
+		want := max(len(p), min(q.size/4, 4<<10))
 		b := newBuffer(1 << fittingBits(want))
 		n := min(len(p), b.room())
 		copy(b.extend(n), p)
@@ -132,16 +132,15 @@ func (q *queue) read(p []byte) (n int) {
 }
 
 // extend returns n contiguous bytes at the end of the queue to be filled in.
-// Small pieces gather in one buffer of up to mergeMax bytes, to be written at
-// once.
-func (q *queue) extend(n int) []byte {
+// Small pieces gather in one buffer of up to limit bytes, to be written at once.
+func (q *queue) extend(n, limit int) []byte {
 	t := q.tail
 	switch {
-	case t == nil || t.room() < n && len(t.data)+n > mergeMax:
+	case t == nil || t.room() < n && len(t.data)+n > limit:
 		q.push(newBuffer(n))
 		t = q.tail
 	case t.room() < n:
-		larger := newBuffer(min(2*(len(t.data)+n), mergeMax))
+		larger := newBuffer(min(2*(len(t.data)+n), limit))
 		larger.data = append(larger.data, t.data...)
 		t.data, larger.data = larger.data, t.data
 		larger.free()

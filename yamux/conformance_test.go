@@ -194,6 +194,21 @@ func TestDefined(t *testing.T) {
 			got += len(payload)
 		}
 	})
+	t.Run("a pong that is not the answer", func(t *testing.T) {
+		p := newRawPeer(t, false, Config{})
+		answered := make(chan error, 1)
+		go func() { _, err := p.session.Ping(t.Context()); answered <- err }()
+		p.expect(frame(typePing, flagSYN, 0, 1))
+		p.send(frame(typePing, flagACK, 0, 0), frame(typePing, flagACK, 0, 2))
+		p.expectQuiet()
+		if len(answered) > 0 || p.session.RTT() != 0 {
+			t.Error("a wrong answer was taken")
+		}
+		p.send(frame(typePing, flagACK, 0, 1), frame(typePing, flagACK, 0, 1))
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("ids out of order", func(t *testing.T) {
 		p := newRawPeer(t, false, Config{})
 		for _, id := range []uint32{9, 3, 1, 7, 5, 2*usedIDs + 1, 11} {

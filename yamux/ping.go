@@ -47,7 +47,7 @@ func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 		return s.ping.last, nil
 	}
 	if s.err == nil && s.sendPing(now) {
-		go s.flush(-1)
+		go s.flush(allRounds)
 	}
 	answer := s.ping.answer
 	s.mu.Unlock()
@@ -155,7 +155,7 @@ func (s *Session) checkAlive() {
 		role := s.sendPing(s.now())
 		s.mu.Unlock()
 		if role {
-			s.flush(-1)
+			s.flush(allRounds)
 		}
 	}
 }

@@ -213,7 +213,7 @@ func (s *Session) reply(typ uint8, flags uint16, id, length uint32) {
 // prompt queues a frame that goes before data. Who calls it sees to it that
 // it is written. s.mu is held.
 func (s *Session) prompt(typ uint8, flags uint16, id, length uint32) {
-	putHeader(s.out.replies.extend(headerLen), typ, flags, id, length)
+	putHeader(s.out.replies.extend(headerLen, mergeMax), typ, flags, id, length)
 }
 
 // sendReplies has the answers written, but not by the read loop, which must
@@ -225,7 +225,7 @@ func (s *Session) sendReplies() *SessionError {
 		return violation("it causes answers and does not read them")
 	}
 	if s.takeRole() {
-		go s.flush(-1)
+		go s.flush(allRounds)
 	}
 	return nil
 }

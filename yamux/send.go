@@ -18,14 +18,15 @@ const (
 	maxBurst = 4 * maxPayload
 
 	// minBurst is what is still written at once to a peer that takes a tenth of
-	// a second for more: at 3 KiB/s a write ends within the default WriteTimeout.
+	// a second for more: at 2 KiB/s a write ends within the default WriteTimeout.
 	minBurst = maxPayload / 4
 
 	// smallFrame is up to what size payload is copied behind other frames under
 	// the lock. Larger ones get a buffer of their own, filled without a lock.
 	smallFrame = 16 << 10
 
-	// mergeMax is up to what size frames are gathered for one Conn.Write.
+	// mergeMax is up to what size small frames are gathered for one Conn.Write, where
+	// the connection is not slow.
 	mergeMax = maxPayload + headerLen
 
 	// maxQueued is how many bytes may wait for the writing role; writers wait
@@ -35,6 +36,7 @@ const (
 	// inlineRounds is how often a writer, after its own data, also writes what
 	// others have queued meanwhile, until a goroutine takes over.
 	inlineRounds = 3
+	allRounds    = -1
 
 	// maxYield is how long a yield may take before it is done less often.
 	maxYield = 2 * time.Millisecond
@@ -56,7 +58,7 @@ type sender struct {
 	frames  queue     // all else, in the order in which it must arrive
 	booked  int       // bytes in frames, and those that writers may still add
 	line    []*Stream // whose writers wait to book
-	turn    uint64    // the start of who was last admitted from the line; see book
+	turn    uint64    // the start of who was last let through; see book
 	burst   int       // payload that an uncontended write may take at once
 
 	yieldAt time.Duration // until when flush does not yield
@@ -92,7 +94,7 @@ func (s *Session) flush(rounds int) {
 			return
 		case rounds == 0:
 			s.mu.Unlock()
-			go s.flush(-1)
+			go s.flush(allRounds)
 			return
 		}
 		b := s.out.next()
@@ -143,12 +145,15 @@ func (o *sender) next() *buffer {
 		return b
 	}
 	if h := o.frames.head; h != nil && len(h.data) <= smallFrame {
-		copy(o.replies.extend(len(h.data)), h.data)
+		copy(o.replies.extend(len(h.data), mergeMax), h.data)
 		o.booked -= len(h.data)
 		o.frames.pop().free()
 	}
 	return o.replies.pop()
 }
+
+// gather is up to what size small frames are gathered now.
+func (o *sender) gather() int { return min(o.burst, mergeMax) }
 
 // adapt sizes single writes to what the connection takes in some milliseconds,
 // so that on a slow one nothing waits long behind them, and none times out.
@@ -186,7 +191,7 @@ func (s *Session) post(st *Stream, typ uint8, flags uint16, length uint32) (role
 	if flags&flagRST == 0 {
 		flags |= s.stamp(st)
 	}
-	putHeader(s.out.frames.extend(headerLen), typ, flags, st.id, length)
+	putHeader(s.out.frames.extend(headerLen, s.out.gather()), typ, flags, st.id, length)
 	s.out.booked += headerLen
 	return s.takeRole()
 }
@@ -201,7 +206,7 @@ func (s *Session) postData(st *Stream, p []byte, frames *buffer) (role bool, err
 	}
 	flags := s.stamp(st)
 	if frames == nil {
-		b := s.out.frames.extend(headerLen + len(p))
+		b := s.out.frames.extend(headerLen+len(p), s.out.gather())
 		putHeader(b, typeData, flags, st.id, uint32(len(p)))
 		copy(b[headerLen:], p)
 	} else {
@@ -272,6 +277,7 @@ func (s *Session) book(st *Stream, want int) int {
 	st.start = max(st.end, s.out.turn)
 	st.end = st.start + uint64(want)
 	if len(s.out.line) == 0 && s.out.booked < maxQueued {
+		s.out.turn = st.start
 		s.out.booked += wireLen(want)
 		return want
 	}
@@ -373,7 +379,7 @@ func (s *Session) farewell() {
 		s.out.replies.clear()
 		s.out.frames.clear()
 	}
-	putHeader(s.out.frames.extend(headerLen), typeGoAway, 0, 0, s.err.Code)
+	putHeader(s.out.frames.extend(headerLen, mergeMax), typeGoAway, 0, 0, s.err.Code)
 	replies, frames := s.out.replies, s.out.frames
 	s.out.replies, s.out.frames = queue{}, queue{}
 	s.mu.Unlock()

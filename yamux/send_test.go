@@ -37,6 +37,97 @@ func TestBigWrite(t *testing.T) {
 		}
 		at += len(payload)
 	}
+
+	// Only the first of several frames opens a stream.
+	st = mustOpen(t, p.session)
+	st.Write(want[:maxBurst])
+	for i := range 4 {
+		if h, _, err := p.next(); err != nil || h.flags == flagSYN != (i == 0) {
+			t.Errorf("frame %d is %+v, %v", i, h, err)
+		}
+	}
+}
+
+// TestBackPressure has a connection that takes nothing: writers must wait, and
+// not fill the memory, and all go on when it does.
+func TestBackPressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newRawPeer(t, true, Config{})
+		p.link.in.max = 0
+		done := make(chan error)
+		const writers = 50
+		for i := range writers {
+			st := mustOpen(t, p.session)
+			go func() {
+				_, err := st.Write(make([]byte, 5000*i+1))
+				done <- err
+			}()
+		}
+		synctest.Wait()
+		p.session.mu.Lock()
+		if n := p.session.out.booked; n > maxQueued+maxPayload+headerLen {
+			t.Errorf("%d bytes are queued", n)
+		}
+		p.session.mu.Unlock()
+		go io.Copy(io.Discard, p.link)
+		p.link.in.set(func() { p.link.in.max = plenty })
+		for range writers {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestNotCaptured has a writer with little to say, and the writing role, among
+// others who write without end.
+func TestNotCaptured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, 10_000, 10*time.Millisecond, Config{})
+		go func() {
+			for st := range p.accepted {
+				go io.Copy(io.Discard, st)
+			}
+		}()
+		defer close(p.accepted)
+		for range 10 {
+			st := mustOpen(t, p.client)
+			time.AfterFunc(time.Millisecond, func() {
+				for {
+					if _, err := st.Write(make([]byte, 1000)); err != nil {
+						return
+					}
+				}
+			})
+		}
+		st := mustOpen(t, p.client)
+		start := time.Now()
+		if _, err := st.Write(make([]byte, 15_000)); err != nil { // more than fits
+			t.Error(err)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("Write took %v", took)
+		}
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// TestCloseDrops closes with a code while data is queued: that is not sent any
+// more, since it could keep the peer from the code.
+func TestCloseDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newRawPeer(t, true, Config{})
+		p.link.in.max = 0
+		for range 5 {
+			st := mustOpen(t, p.session)
+			go st.Write([]byte("x"))
+			synctest.Wait()
+		}
+		time.AfterFunc(farewellTimeout/2, func() { p.link.in.set(func() { p.link.in.max = plenty }) })
+		p.session.CloseWithCode(0x1006)
+		p.expect(data(flagSYN, 1, "x")) // was begun
+		p.expect(frame(typeGoAway, 0, 0, 0x1006))
+	})
 }
 
 // TestCombine has many writers find the writing role taken. What they leave is

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,6 +241,17 @@ func TestReset(t *testing.T) {
 		t.Error(err)
 	}
 
+	// Nobody wants to read any more what came before the end.
+	near, far = p.open(t)
+	mustWrite(t, near, "lost")
+	near.CloseWrite()
+	p.client.Ping(t.Context())
+	far.Reset(6)
+	expectReset(t, far, 6, false)
+	if held := p.server.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held", held)
+	}
+
 	// What is over is not reset.
 	near, far = p.open(t)
 	mustWrite(t, near, "kept")
@@ -316,39 +326,6 @@ func TestCloseWakes(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestConcurrentUse has two writers and two readers of one stream.
-func TestConcurrentUse(t *testing.T) {
-	p := newPair(t, 10000, 0, Config{})
-	near, far := p.open(t)
-	const each = 3 * initialWindow
-	var wg sync.WaitGroup
-	for i := range 2 {
-		wg.Go(func() {
-			if _, err := near.Write(bytes.Repeat([]byte{byte('a' + i)}, each)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	got := make(chan int)
-	for range 2 {
-		go func() {
-			buf, n := make([]byte, 1000), 0
-			for {
-				m, err := far.Read(buf)
-				if n += m; err != nil {
-					got <- n
-					return
-				}
-			}
-		}()
-	}
-	wg.Wait()
-	near.CloseWrite()
-	if n := <-got + <-got; n != 2*each {
-		t.Errorf("read %d bytes, want %d", n, 2*each)
-	}
 }
 
 // TestSlowReader has one stream whose data nobody reads, beside a fast one.

@@ -66,6 +66,72 @@ func TestBothFull(t *testing.T) {
 	wg.Wait()
 }
 
+// TestConcurrentWrites has two writers of one stream: the bytes of each Write
+// stay together.
+func TestConcurrentWrites(t *testing.T) {
+	p := newPair(t, 10000, 0, Config{})
+	near, far := p.open(t)
+	const each = 3 * initialWindow
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			if _, err := near.Write(bytes.Repeat([]byte{byte('a' + i)}, each)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	go func() {
+		wg.Wait()
+		near.CloseWrite()
+	}()
+	got, err := io.ReadAll(far)
+	if err != nil || len(got) != 2*each {
+		t.Fatalf("read %d bytes, %v", len(got), err)
+	}
+	for i, c := range got {
+		if c != got[i/each*each] {
+			t.Fatalf("byte %d is of the other Write", i)
+		}
+	}
+}
+
+// TestConcurrentReads has readers of one stream share what comes in.
+func TestConcurrentReads(t *testing.T) {
+	p := newPair(t, 10000, 0, Config{})
+	near, far := p.open(t)
+	const size = 3 * initialWindow
+	var counts [256]atomic.Int64
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for buf := make([]byte, 1000); ; {
+				clear(buf)
+				n, err := far.Read(buf)
+				for _, c := range buf[:n] {
+					counts[c].Add(1)
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	buf := make([]byte, 256)
+	for i := range buf {
+		buf[i] = byte(i)
+	}
+	for range size / len(buf) {
+		near.Write(buf)
+	}
+	near.CloseWrite()
+	wg.Wait()
+	for c := range counts {
+		if n := counts[c].Load(); n != size/256 {
+			t.Errorf("byte %d was read %d times, want %d", c, n, size/256)
+		}
+	}
+}
+
 // TestFair has 64 writers compete for a connection. Those that write alike get
 // the same, within a fifth, and small writes do not mean a small share (by frames
 // it would be a 65th).
@@ -74,43 +140,49 @@ func TestFair(t *testing.T) {
 		const streams = 64
 		sizes := []int{1000, 10_000, 100_000, 1_000_000} // from little to far more than a frame
 		p := newPair(t, 64<<10, 6*time.Millisecond, Config{})
-		got := make(map[uint32]*atomic.Int64)
-		for i := range streams {
-			st := mustOpen(t, p.client)
-			mustWrite(t, st, "x")
-			got[st.ID()] = new(atomic.Int64)
+		var got [streams]atomic.Int64
+		rush := time.Now().Add(20 * time.Second)
+		start := func(i int) {
+			near := mustOpen(t, p.client)
+			mustWrite(t, near, "x")
 			go func() {
 				for buf := make([]byte, sizes[i%len(sizes)]); ; {
-					if _, err := st.Write(buf); err != nil {
+					if _, err := near.Write(buf); err != nil {
 						return
+					}
+					if time.Now().Before(rush) {
+						time.Sleep(time.Millisecond)
 					}
 				}
 			}()
-		}
-		stop := time.Now().Add(20 * time.Second)
-		for range streams {
-			st := <-p.accepted
+			far := <-p.accepted
 			go func() {
 				for buf := make([]byte, 64<<10); ; {
-					n, err := st.Read(buf)
+					n, err := far.Read(buf)
 					if err != nil {
 						return
 					}
-					if time.Now().Before(stop) {
-						got[st.ID()].Add(int64(n))
-					}
+					got[i].Add(int64(n))
 				}
 			}()
+		}
+		// One has sent much before, and never had to wait: it is not to pay for that.
+		start(0)
+		time.Sleep(time.Until(rush))
+		for i := 1; i < streams; i++ {
+			start(i)
+		}
+		for i := range got {
+			got[i].Store(0)
 		}
 		time.Sleep(20 * time.Second)
 		all := spread{low: 1 << 62}
 		for kind := range sizes {
 			alike := spread{low: 1 << 62}
-			for id, n := range got {
-				if int(id/2)%len(sizes) == kind {
-					alike.add(n.Load())
-					all.add(n.Load())
-				}
+			for i := kind; i < streams; i += len(sizes) {
+				n := got[i].Load()
+				alike.add(n)
+				all.add(n)
 			}
 			if alike.ratio() > 1.2 {
 				t.Errorf("writes of %d bytes: %+v bytes a stream", sizes[kind], alike)

@@ -142,6 +142,32 @@ func TestCloseWithheld(t *testing.T) {
 	}
 }
 
+// TestPeerLeaves has a peer end the session while a write to it waits.
+func TestPeerLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newRawPeer(t, true, Config{})
+		p.link.in.max = 0
+		st := mustOpen(t, p.session)
+		wrote := make(chan error)
+		go func() {
+			_, err := st.Write([]byte("x"))
+			wrote <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		p.send(frame(typeGoAway, 0, 0, 0x1006))
+		p.expectError(0x1006, true, "")
+		var end *SessionError
+		if err := <-wrote; !errors.As(err, &end) || end.Code != 0x1006 {
+			t.Errorf("Write = %v", err)
+		}
+		<-p.session.closed
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // deaf is a connection whose writes end only with Close.
 type deaf struct{ *link }
 
@@ -186,7 +212,7 @@ func TestNothingLeft(t *testing.T) {
 
 func TestPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const rtt = 80 * time.Millisecond
+		const rtt = 2 * time.Millisecond
 		p := newPair(t, plenty, rtt/2, Config{})
 		if got := p.client.RTT(); got != 0 {
 			t.Errorf("RTT = %v before it was measured", got)
@@ -399,7 +425,14 @@ func TestWriteFailure(t *testing.T) {
 		synctest.Wait() // until it listens
 		st := mustOpen(t, p.session)
 		p.link.in.set(func() { p.link.in.broken = true })
-		st.Write([]byte("x"))
+		start := time.Now()
+		var end *SessionError
+		if _, err := st.Write([]byte("x")); !errors.As(err, &end) {
+			t.Errorf("Write = %v", err)
+		}
 		p.expectError(CodeNormal, false, "write: ")
+		if took := time.Since(start); took != lastWords {
+			t.Errorf("ended after %v", took)
+		}
 	})
 }
