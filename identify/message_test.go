@@ -362,7 +362,12 @@ func TestDecodeAmplification(t *testing.T) {
 		}
 		return b
 	}
+	usual, err := readMessages(bytes.NewReader(vectors(t)[2].bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, in := range map[string][]byte{
+		"a usual message":    usual,
 		"empty protocols":    fill(fieldProtocol, nil),
 		"short protocols":    fill(fieldProtocol, []byte("/")),
 		"protocols of 3":     distinct(3),

@@ -15,7 +15,7 @@
 // # Limits
 //
 // A server serves 64 streams at a time and 16 of one peer. Both sides give up when
-// not a byte moves for 30 s. The numbers are not limited, nor is the time.
+// nothing moves for 30 s. The numbers are not limited, nor is the time.
 //
 // # Not implemented
 //

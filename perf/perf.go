@@ -3,10 +3,8 @@ package perf
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -141,7 +139,8 @@ func (r *run) measure() (Result, error) {
 func (r *run) transfer() (answered time.Time, err error) {
 	t := transfer{stream: r.stream}
 	header := binary.BigEndian.AppendUint64(make([]byte, 0, 8), r.cfg.Download)
-	if err := t.write(header, nil); err != nil {
+	t.extend()
+	if _, err := r.stream.Write(header); err != nil {
 		return answered, err
 	}
 	if err := t.send(r.cfg.Upload, &r.uploaded); err != nil {
@@ -189,20 +188,12 @@ func (t *transfer) read(p []byte) (int, error) {
 	return t.stream.Read(p)
 }
 
-// write writes p, and adds to written what has gone, as it goes.
+// write writes p and adds what has gone to written.
 func (t *transfer) write(p []byte, written *atomic.Uint64) error {
-	for {
-		t.extend()
-		n, err := t.stream.Write(p)
-		if written != nil {
-			written.Add(uint64(n))
-		}
-		p = p[n:]
-		if n > 0 && len(p) > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			continue // slow, but not stalled
-		}
-		return err
-	}
+	t.extend()
+	n, err := t.stream.Write(p)
+	written.Add(uint64(n))
+	return err
 }
 
 // send writes n zeros.
