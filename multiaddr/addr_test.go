@@ -430,33 +430,3 @@ func TestMarshal(t *testing.T) {
 		t.Errorf("UnmarshalBinary(nil) = %q, %v, want the zero Addr", decoded, err)
 	}
 }
-
-func TestBase58(t *testing.T) {
-	// https://datatracker.ietf.org/doc/html/draft-msporny-base58-03#section-5,
-	// and values around the word boundaries of the implementation.
-	for text, in := range map[string]string{
-		"":                  "",
-		"1":                 "00",
-		"2NEpo7TZRRrLZSi2U": "48656c6c6f20576f726c6421",
-		"USm3fpXnKG5EUBx2ndxBDMPVciP5hGey2Jh4NDv6gmeo1LkMeiKrLJUUBk6Z": "54686520717569636b2062726f776e20666f78206a756d7073206f76657220746865206c617a7920646f672e",
-		"11233QC4":    "0000287fb4cd",
-		"jpXCZedGfVQ": "ffffffffffffffff",
-	} {
-		b, ok := base58.appendNumber(nil, text)
-		if !ok || hex.EncodeToString(b) != in {
-			t.Errorf("decode(%q) = %x, %v, want %s", text, b, ok, in)
-		}
-		if got := appendBase58(nil, string(b)); string(got) != text {
-			t.Errorf("encode(%x) = %s, want %s", b, got, text)
-		}
-	}
-	for n := range maxBase58Len + 1 { // every length, with zeros in front and all ones
-		for zeros := range n + 1 {
-			b := append(make([]byte, zeros), bytes.Repeat([]byte{0xff}, n-zeros)...)
-			text := string(appendBase58(nil, string(b)))
-			if got, ok := base58.appendNumber(nil, text); !ok || !bytes.Equal(got, b) {
-				t.Fatalf("decode(%q) = %x, %v, want %x", text, got, ok, b)
-			}
-		}
-	}
-}

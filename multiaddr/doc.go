@@ -6,8 +6,7 @@
 // values whatever text they were read from. One table (protocol.go) drives
 // parsing, printing, encoding and decoding.
 //
-// Read in this order: addr.go, component.go, protocol.go, value.go, base.go,
-// netip.go.
+// Read in this order: addr.go, component.go, protocol.go, value.go, netip.go.
 //
 // # Specification
 //

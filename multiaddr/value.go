@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/kith-p2p/kith/internal/multibase"
 )
 
 const (
@@ -127,15 +129,18 @@ func (k kind) appendValue(b []byte, text string) (_ []byte, ok bool) {
 	case kindPeerID:
 		return appendPeerID(b, text)
 	case kindCertHash:
-		return appendMultibase(b, text)
+		b, err := multibase.AppendDecode(b, text)
+		return b, err == nil
 	case kindOnion:
 		return appendOnion(b, text, 16)
 	case kindOnion3:
 		return appendOnion(b, text, 56)
 	case kindGarlic64:
-		return i2pBase64.appendPadded(b, text, 4)
+		b, err := multibase.I2PBase64.AppendDecode(b, text)
+		return b, err == nil
 	case kindGarlic32:
-		return i2pBase32.appendBits(b, text)
+		b, err := multibase.I2PBase32.AppendDecode(b, text)
+		return b, err == nil
 	default: // kindName, kindPath
 		return append(b, text...), true
 	}
@@ -190,17 +195,16 @@ func (p *protocol) appendText(b []byte, v string) []byte {
 	case kindHTTPPath:
 		return appendEscaped(b, v)
 	case kindPeerID:
-		return appendBase58(b, v)
+		return multibase.AppendBase58(b, v)
 	case kindCertHash:
-		return base64URL.appendBitsText(append(b, 'u'), v)
+		return multibase.Base64URL.AppendEncode(append(b, 'u'), v)
 	case kindOnion, kindOnion3:
-		b = base32.appendBitsText(b, v[:len(v)-2])
+		b = multibase.Base32.AppendEncode(b, v[:len(v)-2])
 		return appendPort(append(b, ':'), v[len(v)-2:])
 	case kindGarlic64:
-		b = i2pBase64.appendBitsText(b, v)
-		return append(b, "=="[:(3-len(v)%3)%3]...)
+		return multibase.I2PBase64.AppendEncode(b, v)
 	case kindGarlic32:
-		return i2pBase32.appendBitsText(b, v)
+		return multibase.I2PBase32.AppendEncode(b, v)
 	default: // kindName, kindPath
 		return append(b, v...)
 	}
@@ -239,9 +243,12 @@ func appendOnion(b []byte, text string, n int) ([]byte, bool) {
 	if !found || len(host) != n {
 		return nil, false
 	}
-	b, ok := base32.appendBits(b, host)
+	b, err := multibase.Base32.AppendDecode(b, host)
+	if err != nil {
+		return nil, false
+	}
 	v, err := strconv.ParseUint(port, 10, 16)
-	return binary.BigEndian.AppendUint16(b, uint16(v)), ok && err == nil
+	return binary.BigEndian.AppendUint16(b, uint16(v)), err == nil
 }
 
 // appendPeerID appends the multihash of a peer ID: the bytes of its base58
@@ -249,11 +256,12 @@ func appendOnion(b []byte, text string, n int) ([]byte, bool) {
 // https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md#decoding
 func appendPeerID(b []byte, text string) ([]byte, bool) {
 	if strings.HasPrefix(text, "1") || strings.HasPrefix(text, "Qm") {
-		return base58.appendNumber(b, text)
+		b, err := multibase.AppendDecodeBase58(b, text)
+		return b, err == nil
 	}
 	var buf [64]byte
-	cid, ok := appendMultibase(buf[:0], text)
-	if !ok || len(cid) < 2 || cid[0] != cidV1 || cid[1] != libp2pKey {
+	cid, err := multibase.AppendDecode(buf[:0], text)
+	if err != nil || len(cid) < 2 || cid[0] != cidV1 || cid[1] != libp2pKey {
 		return nil, false
 	}
 	return append(b, cid[2:]...), true
@@ -294,19 +302,18 @@ func appendEscaped(b []byte, v string) []byte {
 // https://github.com/multiformats/multiaddr/blob/master/protocols/http-path.md
 func appendUnescaped(b []byte, text string) ([]byte, bool) {
 	for i := 0; i < len(text); i++ {
-		c := text[i]
-		if c == '%' {
-			if i+2 >= len(text) {
-				return nil, false
-			}
-			hi, lo := base16.value[text[i+1]], base16.value[text[i+2]]
-			if hi == noDigit || lo == noDigit {
-				return nil, false
-			}
-			c = hi<<4 | lo
-			i += 2
+		if text[i] != '%' {
+			b = append(b, text[i])
+			continue
 		}
-		b = append(b, c)
+		if i+2 >= len(text) {
+			return nil, false
+		}
+		var err error
+		if b, err = multibase.Base16.AppendDecode(b, text[i+1:i+3]); err != nil {
+			return nil, false
+		}
+		i += 2
 	}
 	return b, true
 }

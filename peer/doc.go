@@ -8,8 +8,7 @@
 // another than the peer that the payload is about.
 //
 // Read in this order: id.go, key.go, then a key type (ed25519.go first),
-// envelope.go, record.go, addrinfo.go, keyfile.go; base.go has the arithmetic of
-// base58.
+// envelope.go, record.go, addrinfo.go, keyfile.go.
 //
 // # Specifications
 //

@@ -3,11 +3,11 @@ package peer
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/base32"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/kith-p2p/kith/internal/multibase"
 )
 
 // An ID names a peer: it is the hash of the peer's public key, or the key
@@ -38,12 +38,12 @@ const (
 
 // The bytes before the multihash in a CID: version 1, codec libp2p-key.
 // https://github.com/multiformats/multicodec/blob/master/table.csv
-var cidPrefix = []byte{0x01, 0x72}
+const cidPrefix = "\x01\x72"
 
 var errTooLong = errors.New("too long")
 
 // ParseID reads the text of an ID: base58 ("12D3KooW…", "Qm…"), or a CIDv1 with
-// the codec libp2p-key in base32, base36, base58 or base16 ("bafz…", "k51…").
+// the codec libp2p-key in base 16, 32, 36, 58 or 64 ("bafz…", "k51…").
 func ParseID(s string) (ID, error) {
 	id, err := parseID(s)
 	if err != nil {
@@ -73,14 +73,14 @@ func (id ID) Bytes() []byte {
 // microsecond and one allocation: keep IDs, not their texts.
 func (id ID) String() string {
 	var buf [64]byte
-	return string(appendBase58(buf[:0], id.mh))
+	return string(multibase.AppendBase58(buf[:0], id.mh))
 }
 
 // ShortString returns the two first and the six last characters of the base58
 // text, as go-libp2p's logs do. It is for people: it does not identify a peer.
 func (id ID) ShortString() string {
 	var buf [64]byte
-	text := appendBase58(buf[:0], id.mh)
+	text := multibase.AppendBase58(buf[:0], id.mh)
 	if len(text) <= 10 {
 		return string(text)
 	}
@@ -93,8 +93,8 @@ func (id ID) CID() string {
 	if id.IsZero() {
 		return ""
 	}
-	cid := append(bytes.Clone(cidPrefix), id.mh...)
-	return "b" + lowerBase32.EncodeToString(cid)
+	var buf [80]byte
+	return string(multibase.Base32.AppendEncode(append(buf[:0], 'b'), cidPrefix+id.mh))
 }
 
 // IsZero reports whether id names nobody.
@@ -115,7 +115,7 @@ func (id ID) PublicKey() (PublicKey, bool) {
 
 // MarshalText returns the base58 text, empty for the zero ID.
 func (id ID) MarshalText() ([]byte, error) {
-	return appendBase58(nil, id.mh), nil
+	return multibase.AppendBase58(nil, id.mh), nil
 }
 
 // UnmarshalText reads what ParseID reads, and empty text as the zero ID.
@@ -160,27 +160,27 @@ func idFromKey(key string) ID {
 }
 
 func parseID(s string) (ID, error) {
+	var buf [64]byte
 	switch {
 	case s == "":
 		return ID{}, errors.New("it is empty")
 	case len(s) > maxIDText:
 		return ID{}, errTooLong
 	case s[0] == '1' || strings.HasPrefix(s, "Qm"):
-		mh, err := decodeBase(s, base58Digits, 58)
+		mh, err := multibase.AppendDecodeBase58(buf[:0], s)
 		if err != nil {
-			return ID{}, fmt.Errorf("base58: %w", err)
+			return ID{}, err
 		}
 		return idFromMultihash(mh)
 	}
-	cid, err := decodeMultibase(s)
+	cid, err := multibase.AppendDecode(buf[:0], s)
 	if err != nil {
 		return ID{}, err
 	}
-	mh, ok := bytes.CutPrefix(cid, cidPrefix)
-	if !ok {
+	if !bytes.HasPrefix(cid, []byte(cidPrefix)) {
 		return ID{}, errors.New("it is not a CIDv1 with the codec libp2p-key")
 	}
-	return idFromMultihash(mh)
+	return idFromMultihash(cid[len(cidPrefix):])
 }
 
 func idFromMultihash(mh []byte) (ID, error) {
@@ -216,44 +216,6 @@ func checkMultihash(mh []byte) error {
 	}
 	return fmt.Errorf("multihash %#x is neither SHA-256 nor identity", mh[0])
 }
-
-// decodeMultibase decodes the bases in which CIDs are met.
-// https://github.com/multiformats/multibase/blob/master/multibase.csv
-func decodeMultibase(s string) ([]byte, error) {
-	digits := s[1:]
-	switch s[0] {
-	case 'B', 'K', 'F':
-		digits = strings.ToLower(digits)
-	}
-	switch s[0] {
-	case 'b', 'B':
-		b, err := lowerBase32.DecodeString(digits)
-		if err != nil {
-			return nil, err
-		}
-		if lowerBase32.EncodeToString(b) != digits { // bits left over, or line breaks
-			return nil, errors.New("base32: not in its one form")
-		}
-		return b, nil
-	case 'k', 'K':
-		b, err := decodeBase(digits, base36Digits, 36)
-		if err != nil {
-			return nil, fmt.Errorf("base36: %w", err)
-		}
-		return b, nil
-	case 'z':
-		b, err := decodeBase(digits, base58Digits, 58)
-		if err != nil {
-			return nil, fmt.Errorf("base58: %w", err)
-		}
-		return b, nil
-	case 'f', 'F':
-		return hex.DecodeString(digits)
-	}
-	return nil, errors.New(`it starts with neither "1", "Qm" nor a known multibase prefix`)
-}
-
-var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
 // clip shortens a remote's input for an error's text.
 func clip[T ~string | ~[]byte](in T) T {

@@ -17,7 +17,8 @@ const module = "github.com/kith-p2p/kith"
 // Two laws are behind it: a protocol never imports another protocol (they meet
 // through events, or in kith.go), and nothing below kith imports a transport.
 const policy = `
-	NONE < multiaddr, yamux, internal/wire, internal/drive, internal/tidy ;
+	NONE < internal/multibase < multiaddr, peer ;
+	NONE < yamux, internal/wire, internal/drive, internal/tidy ;
 	internal/wire < multistream ;
 	multiaddr, internal/wire < peer ;
 	peer, internal/wire < noise, p2ptls ;
