@@ -18,6 +18,11 @@
 // when a role holder leaves work behind, a goroutine finishes it and is gone.
 // An idle session or stream holds no buffer, and one timer (the keepalive).
 //
+// Before it writes little, the role holder yields to goroutines that are about
+// to add to it: with many streams, many frames leave in one system call. When
+// the connection takes less than there is, writers wait in line, which serves
+// streams alike by bytes.
+//
 // Locks: Stream.mu, then Session.mu; neither is held during a Conn.Write.
 //
 // # A stream's life

@@ -26,12 +26,12 @@ type Stream struct {
 	canRead    sync.Cond
 	readUntil  deadline
 	received   queue
-	waiting    []byte // of a Read that waits, to be filled by the read loop
-	filled     int    // bytes of it
-	recvCredit uint32 // what the peer may still send
-	arriving   uint32 // what it has begun to send: the rest of the current frame
-	window     uint32 // what it may send without being read
-	updated    time.Duration
+	waiting    []byte        // of a Read that waits, to be filled by the read loop
+	filled     int           // bytes of it
+	recvCredit uint32        // what the peer may still send
+	arriving   uint32        // what it has begun to send: the rest of the current frame
+	window     uint32        // what it may send without being read
+	updated    time.Duration // when we last granted credit; 0: never
 
 	writeErr   error // why nothing more goes
 	canWrite   sync.Cond
@@ -67,8 +67,8 @@ func (st *Stream) ID() uint32 {
 }
 
 // Close ends both directions: the peer reads what was written and then io.EOF;
-// what it has sent and still sends is discarded. The error is that of
-// CloseWrite.
+// what it has sent and still sends is discarded. Like Write it may wait for the
+// connection, unless there is a write deadline. The error is that of CloseWrite.
 func (st *Stream) Close() error {
 	st.mu.Lock()
 	st.closeRead()
@@ -78,8 +78,8 @@ func (st *Stream) Close() error {
 }
 
 // CloseWrite ends the direction to the peer, which reads what was written and
-// then io.EOF. If the stream or the session failed before, that error is
-// returned.
+// then io.EOF. It may wait as Close does. If the stream or the session failed
+// before, that error is returned.
 func (st *Stream) CloseWrite() error {
 	st.mu.Lock()
 	err, role := st.closeWrite()
