@@ -273,7 +273,8 @@ func TestEncodedAndSignedOnce(t *testing.T) {
 		if len(outside.Addrs) != 2 || len(within.Addrs) != 5 {
 			t.Errorf("told outside %v, within %v", outside.Addrs, within.Addrs)
 		}
-		if s.encoding(false) != s.encoding(false) || s.encoding(true) == s.encoding(false) {
+		first, again := s.encoding(false), s.encoding(false)
+		if first != again || first == s.encoding(true) {
 			t.Error("encoded for each connection")
 		}
 		// The protocols change, the addresses do not.

@@ -127,13 +127,13 @@ func TestSocketErrors(t *testing.T) {
 	}
 
 	a, b = tcpPair(t)
-	client, server = connect(t, a, b, Config{})
+	client, _ = connect(t, a, b, Config{})
 	b.Close()
 	if _, err := client.ReadRecord(); err != io.EOF {
 		t.Errorf("end between two records: %v", err)
 	}
 	a, b = tcpPair(t)
-	client, server = connect(t, a, b, Config{})
+	_, server = connect(t, a, b, Config{})
 	server.Write([]byte("unread"))
 	a.SetLinger(0)
 	a.Close() // resets
@@ -141,5 +141,4 @@ func TestSocketErrors(t *testing.T) {
 	if _, err := server.ReadRecord(); !errors.As(err, &reset) {
 		t.Errorf("reset: %v", err)
 	}
-	_ = client
 }

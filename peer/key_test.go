@@ -317,7 +317,7 @@ func TestEd25519PrivateKey(t *testing.T) {
 }
 
 func TestSecp256k1Keys(t *testing.T) {
-	order := secp256k1.S256().N
+	order := secp256k1.Params().N
 	above := new(big.Int).Add(order, big.NewInt(1))
 	for name, data := range map[string][]byte{
 		"0":             make([]byte, 32),
@@ -347,7 +347,7 @@ func TestSecp256k1Keys(t *testing.T) {
 	if _, err := secp256k1.ParsePubKey(hybrid); err != nil {
 		t.Fatal(err) // the library takes it, so that the test says something
 	}
-	overPrime := append([]byte{2}, secp256k1.S256().P.Bytes()...)
+	overPrime := append([]byte{2}, secp256k1.Params().P.Bytes()...)
 	noPoint := append([]byte{2}, make([]byte, 32)...)
 	noPoint[32] = 5 // x = 5 is on the twist
 	for name, data := range map[string][]byte{
@@ -431,7 +431,7 @@ func TestECDSASignatureForms(t *testing.T) {
 	msg := []byte("forms")
 	keys := vectorKeys(t)
 	for typ, order := range map[KeyType]*big.Int{
-		Secp256k1: secp256k1.S256().N,
+		Secp256k1: secp256k1.Params().N,
 		ECDSA:     elliptic.P256().Params().N,
 	} {
 		pub := keys[typ].Public()
