@@ -193,16 +193,15 @@ func TestCloseDeaf(t *testing.T) {
 func TestNothingLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, plenty, 0, Config{})
-		near, far := p.open(t)
+		near, _ := p.open(t)
 		near.SetDeadline(time.Now().Add(time.Hour))
-		far.SetDeadline(time.Now().Add(time.Hour))
 		go near.Read(make([]byte, 1))
-		go far.Write(make([]byte, 2*initialWindow))
+		go near.Write(make([]byte, 2*initialWindow))
 		synctest.Wait()
 		p.close()
 		<-p.ended
 		<-p.ended
-		for _, timer := range []*time.Timer{near.readUntil.timer, p.client.ping.keepAlive, p.server.ping.keepAlive} {
+		for _, timer := range []*time.Timer{near.readUntil.timer, near.writeUntil.timer, p.client.ping.keepAlive, p.server.ping.keepAlive} {
 			if timer.Stop() {
 				t.Error("a timer is left")
 			}
