@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -483,7 +484,8 @@ func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (
 }
 
 // Addrs lists the addresses at which this host listens, best first: public ones,
-// those of private networks, loopback. They have no /p2p part; see P2PAddrs.
+// those of private networks, those within this machine. They have no /p2p part;
+// see P2PAddrs.
 func (h *Host) Addrs() []multiaddr.Addr {
 	local := h.localIPs()
 	h.mu.RLock()
@@ -492,7 +494,7 @@ func (h *Host) Addrs() []multiaddr.Addr {
 	for _, l := range h.listeners {
 		addrs = append(addrs, specific(l.Addr(), local)...)
 	}
-	slices.SortStableFunc(addrs, func(a, b multiaddr.Addr) int { return scopeOf(b) - scopeOf(a) })
+	slices.SortStableFunc(addrs, func(a, b multiaddr.Addr) int { return cmp.Compare(b.Scope(), a.Scope()) })
 	return slices.Compact(addrs)
 }
 

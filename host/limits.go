@@ -81,27 +81,14 @@ func (h *Host) Usage() Usage {
 // addrGroup is the part of an address that one party can be expected to own:
 // an IPv4 /24 or an IPv6 /48. Addresses without an IP are one group.
 func addrGroup(a multiaddr.Addr) netip.Prefix {
-	return prefixOf(a, 24, 48)
+	p, _ := a.Prefix(24, 48)
+	return p
 }
 
 // addrOwner is the part of an address that one machine or household has: an IPv4
 // address or an IPv6 /56.
 func addrOwner(a multiaddr.Addr) netip.Prefix {
-	return prefixOf(a, 32, 56)
-}
-
-func prefixOf(a multiaddr.Addr, bits4, bits6 int) netip.Prefix {
-	ip, ok := a.IP()
-	if !ok {
-		return netip.Prefix{}
-	}
-	// An IPv4-mapped address is the IPv4 address, or a limit would count it apart.
-	ip = ip.Unmap().WithZone("")
-	bits := bits6
-	if ip.Is4() {
-		bits = bits4
-	}
-	p, _ := ip.Prefix(bits)
+	p, _ := a.Prefix(32, 56)
 	return p
 }
 

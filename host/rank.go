@@ -3,6 +3,7 @@
 package host
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -27,7 +28,7 @@ type planned struct {
 // those before it have not failed. Within a scope the order given is kept.
 func rank(addrs []multiaddr.Addr) []planned {
 	sorted := slices.Clone(addrs)
-	slices.SortStableFunc(sorted, func(a, b multiaddr.Addr) int { return scopeOf(a) - scopeOf(b) })
+	slices.SortStableFunc(sorted, func(a, b multiaddr.Addr) int { return cmp.Compare(a.Scope(), b.Scope()) })
 	var plan []planned
 	var at time.Duration
 	for _, a := range sorted {
@@ -35,33 +36,11 @@ func rank(addrs []multiaddr.Addr) []planned {
 			continue
 		}
 		plan = append(plan, planned{a, at})
-		if scopeOf(a) == scopePublic {
+		if a.Scope() == multiaddr.ScopeInternet {
 			at += delayPublic
 		} else {
 			at += delayPrivate
 		}
 	}
 	return plan
-}
-
-// Scopes of addresses, the nearest first.
-const (
-	scopeLoopback = iota
-	scopePrivate
-	scopePublic
-)
-
-// scopeOf tells how far an address reaches; one without an IP counts as public.
-func scopeOf(a multiaddr.Addr) int {
-	ip, ok := a.IP()
-	ip = ip.Unmap()
-	switch {
-	case !ok:
-		return scopePublic
-	case ip.IsLoopback():
-		return scopeLoopback
-	case ip.IsPrivate(), ip.IsLinkLocalUnicast():
-		return scopePrivate
-	}
-	return scopePublic
 }

@@ -409,8 +409,8 @@ func (m message) believe(p peer.ID, remote multiaddr.Addr) host.PeerInfo {
 			info.SignedRecord = true
 		}
 	}
-	near := reachOf(remote)
-	info.Addrs = slices.DeleteFunc(info.Addrs, func(a multiaddr.Addr) bool { return reachOf(a) < near })
+	near := remote.Scope()
+	info.Addrs = slices.DeleteFunc(info.Addrs, func(a multiaddr.Addr) bool { return a.Scope() < near })
 	return info
 }
 
@@ -434,29 +434,4 @@ func update(known, said host.PeerInfo, m message) host.PeerInfo {
 		said.ObservedAddr = known.ObservedAddr
 	}
 	return said
-}
-
-// How far an address reaches, the shortest first.
-const (
-	reachMachine = iota
-	reachNetwork
-	reachInternet
-)
-
-func reachOf(a multiaddr.Addr) int {
-	ip, ok := a.IP()
-	ip = ip.Unmap()
-	switch {
-	case ok && ip.IsLoopback():
-		return reachMachine
-	case ok && (ip.IsPrivate() || ip.IsLinkLocalUnicast()):
-		return reachNetwork
-	case ok:
-		return reachInternet
-	}
-	first, _ := a.First()
-	if first.Code() == multiaddr.Memory || first.Code() == multiaddr.Unix {
-		return reachMachine
-	}
-	return reachInternet
 }

@@ -110,15 +110,6 @@ func (l ledger[K, V, P]) of(k K, max int, now time.Time) P {
 // group is the part of an address that one party can be expected to own; there
 // is none for an address within this machine.
 func group(addr multiaddr.Addr) (netip.Prefix, bool) {
-	ip, ok := addr.IP()
-	ip = ip.Unmap().WithZone("")
-	if !ok || ip.IsLoopback() {
-		return netip.Prefix{}, false
-	}
-	bits := 48
-	if ip.Is4() {
-		bits = 24
-	}
-	p, err := ip.Prefix(bits)
-	return p, err == nil
+	p, ok := addr.Prefix(24, 48)
+	return p, ok && addr.Scope() != multiaddr.ScopeMachine
 }

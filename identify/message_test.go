@@ -441,31 +441,6 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-func TestReach(t *testing.T) {
-	for text, want := range map[string]int{
-		"/ip4/127.0.0.1/tcp/1":            reachMachine,
-		"/ip4/127.8.8.8/udp/1/quic-v1":    reachMachine,
-		"/ip6/::1/tcp/1":                  reachMachine,
-		"/ip6/::ffff:127.0.0.1/tcp/1":     reachMachine,
-		"/memory/1":                       reachMachine,
-		"/unix/a":                         reachMachine,
-		"/ip4/10.0.0.1/tcp/1":             reachNetwork,
-		"/ip4/192.168.1.1/tcp/1":          reachNetwork,
-		"/ip4/169.254.169.254/tcp/80":     reachNetwork,
-		"/ip6/fe80::1/tcp/1":              reachNetwork,
-		"/ip6zone/eth0/ip6/fe80::1/tcp/1": reachNetwork,
-		"/ip6/fd00::1/tcp/1":              reachNetwork,
-		"/ip6/::ffff:10.0.0.1/tcp/1":      reachNetwork,
-		"/ip4/192.0.2.1/tcp/1":            reachInternet,
-		"/ip6/2001:db8::1/tcp/1":          reachInternet,
-		"/dns4/example.com/tcp/1":         reachInternet,
-	} {
-		if got := reachOf(multiaddr.MustParse(text)); got != want {
-			t.Errorf("reachOf(%s) = %d, want %d", text, got, want)
-		}
-	}
-}
-
 // Nobody makes us dial into a network that he is not in himself.
 func TestBelieveReach(t *testing.T) {
 	said := []multiaddr.Addr{

@@ -51,7 +51,7 @@ func (s *Service) introduction(c *host.Conn) []byte {
 	if t := s.contact(c); t != nil {
 		t.told = s.self.version
 	}
-	e := s.encoding(reachOf(c.RemoteAddr()) == reachMachine)
+	e := s.encoding(c.RemoteAddr().Scope() == multiaddr.ScopeMachine)
 	return e.messages(c.RemoteAddr())
 }
 
@@ -82,7 +82,7 @@ func (s *Service) encoding(within bool) *encoding {
 		return e
 	}
 	if !within {
-		addrs = slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Addr) bool { return reachOf(a) == reachMachine })
+		addrs = slices.DeleteFunc(slices.Clone(addrs), func(a multiaddr.Addr) bool { return a.Scope() == multiaddr.ScopeMachine })
 	}
 	e, addrs := encode(s.publicKey, s.protocolVersion, s.agentVersion, addrs, s.self.protocols)
 	e.setRecord(s.sealed(kind, addrs))

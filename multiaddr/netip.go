@@ -59,6 +59,52 @@ func (a Addr) IP() (netip.Addr, bool) {
 	return ip, ok
 }
 
+// Prefix returns the network of the IP address that a begins with: its first
+// bits4 bits for IPv4, bits6 for IPv6. It is false when there is no IP address. An
+// IPv4-mapped address counts as IPv4 and a zone is left out, so that whoever
+// counts by network counts neither apart.
+func (a Addr) Prefix(bits4, bits6 int) (netip.Prefix, bool) {
+	ip, ok := a.IP()
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	ip = ip.Unmap().WithZone("")
+	bits := bits6
+	if ip.Is4() {
+		bits = bits4
+	}
+	p, err := ip.Prefix(bits)
+	return p, err == nil
+}
+
+// A Scope tells from how far away an address can be reached. Scopes are ordered.
+type Scope uint8
+
+const (
+	ScopeMachine  Scope = iota // this machine only: loopback, memory, unix
+	ScopeNetwork               // networks nearby: private and link-local IP addresses
+	ScopeInternet              // everything else, names included
+)
+
+// Scope returns the scope of what a begins with: of a relayed address, that of
+// the relay.
+func (a Addr) Scope() Scope {
+	if ip, ok := a.IP(); ok {
+		ip = ip.Unmap()
+		switch {
+		case ip.IsLoopback():
+			return ScopeMachine
+		case ip.IsPrivate(), ip.IsLinkLocalUnicast():
+			return ScopeNetwork
+		}
+		return ScopeInternet
+	}
+	if first, _ := a.First(); first.Code() == Memory || first.Code() == Unix {
+		return ScopeMachine
+	}
+	return ScopeInternet
+}
+
 // cutIP cuts /ip4/…, /ip6/… or /ip6zone/…/ip6/… off s.
 func cutIP(s string) (ip netip.Addr, rest string, ok bool) {
 	c, rest := cut(s)

@@ -79,3 +79,55 @@ func TestFromAddrPortRefuses(t *testing.T) {
 		t.Errorf("FromAddrPort(sctp) = %q", a)
 	}
 }
+
+func TestPrefix(t *testing.T) {
+	for _, test := range []struct{ addr, want string }{
+		{"/ip4/192.0.2.1/tcp/1", "192.0.2.0/24"},
+		{"/ip6/::ffff:192.0.2.3/tcp/1", "192.0.2.0/24"},
+		{"/ip6/2001:db8:1:2::1/tcp/1/p2p-circuit", "2001:db8:1::/48"},
+		{"/ip6zone/eth0/ip6/fe80::1/tcp/1", "fe80::/48"},
+		{"/ip4/127.0.0.1/tcp/1", "127.0.0.0/24"},
+		{"/memory/1", "invalid Prefix"},
+		{"/dns4/example.com/tcp/1", "invalid Prefix"},
+	} {
+		p, ok := MustParse(test.addr).Prefix(24, 48)
+		if p.String() != test.want || ok != p.IsValid() {
+			t.Errorf("%s.Prefix(24, 48) = %v, %v, want %s", test.addr, p, ok, test.want)
+		}
+	}
+	if p, ok := MustParse("/ip4/192.0.2.1").Prefix(48, 48); ok {
+		t.Errorf("48 bits of an IPv4 address: %v", p)
+	}
+	if p, ok := (Addr{}).Prefix(24, 48); ok {
+		t.Errorf("the zero Addr: %v", p)
+	}
+}
+
+func TestScope(t *testing.T) {
+	for text, want := range map[string]Scope{
+		"/ip4/127.0.0.1/tcp/1":             ScopeMachine,
+		"/ip4/127.8.8.8/udp/1/quic-v1":     ScopeMachine,
+		"/ip6/::1/tcp/1":                   ScopeMachine,
+		"/ip6/::ffff:127.0.0.1/tcp/1":      ScopeMachine,
+		"/memory/1":                        ScopeMachine,
+		"/unix/a":                          ScopeMachine,
+		"/ip4/10.0.0.1/tcp/1":              ScopeNetwork,
+		"/ip4/192.168.1.1/tcp/1":           ScopeNetwork,
+		"/ip4/169.254.169.254/tcp/80":      ScopeNetwork,
+		"/ip6/fe80::1/tcp/1":               ScopeNetwork,
+		"/ip6zone/eth0/ip6/fe80::1/tcp/1":  ScopeNetwork,
+		"/ip6/fd00::1/tcp/1":               ScopeNetwork,
+		"/ip6/::ffff:10.0.0.1/tcp/1":       ScopeNetwork,
+		"/ip4/192.0.2.1/tcp/1":             ScopeInternet,
+		"/ip6/2001:db8::1/tcp/1":           ScopeInternet,
+		"/ip4/192.0.2.1/tcp/1/p2p-circuit": ScopeInternet,
+		"/dns4/example.com/tcp/1":          ScopeInternet,
+	} {
+		if got := MustParse(text).Scope(); got != want {
+			t.Errorf("%s.Scope() = %d, want %d", text, got, want)
+		}
+	}
+	if got := (Addr{}).Scope(); got != ScopeInternet {
+		t.Errorf("the scope of the zero Addr is %d", got)
+	}
+}
