@@ -135,33 +135,27 @@ func TestVectors(t *testing.T) {
 			{"data with EOF", iotest.DataErrReader},
 		} {
 			t.Run(c.Name+"/"+mode.name, func(t *testing.T) {
+				check := func(role, got string, err error, said []byte, want string) {
+					t.Helper()
+					if c.Result == "" {
+						var refused *NotSupportedError
+						if !errors.As(err, &refused) || !slices.Equal(refused.Protos, c.Protos) {
+							t.Errorf("%s: %v", role, err)
+						}
+					} else if got != c.Result || err != nil {
+						t.Errorf("%s = %q, %v", role, got, err)
+					}
+					if string(said) != want {
+						t.Errorf("%s said %q, want %q", role, said, want)
+					}
+				}
 				s := &script{Reader: mode.wrap(turns(responder))}
 				got, err := Select(s, c.Protos...)
-				if c.Result == "" {
-					var refused *NotSupportedError
-					if !errors.As(err, &refused) || !slices.Equal(refused.Protos, c.Protos) {
-						t.Errorf("Select: %v", err)
-					}
-				} else if got != c.Result || err != nil {
-					t.Errorf("Select = %q, %v", got, err)
-				}
-				if string(s.out) != initiator {
-					t.Errorf("Select said %q, want %q", s.out, initiator)
-				}
+				check("Select", got, err, s.out, initiator)
 
 				s = &script{Reader: mode.wrap(strings.NewReader(initiator))}
 				got, err = Respond(s, supporting(c.Supports...))
-				if c.Result == "" {
-					var refused *NotSupportedError
-					if !errors.As(err, &refused) || !slices.Equal(refused.Protos, c.Protos) {
-						t.Errorf("Respond: %v", err)
-					}
-				} else if got != c.Result || err != nil {
-					t.Errorf("Respond = %q, %v", got, err)
-				}
-				if string(s.out) != responder {
-					t.Errorf("Respond said %q, want %q", s.out, responder)
-				}
+				check("Respond", got, err, s.out, responder)
 			})
 		}
 	}

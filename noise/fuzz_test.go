@@ -65,13 +65,8 @@ func fuzzHandshake(f *testing.F, initiator bool) {
 			return
 		}
 		changed := false
-		ours, theirs := net.Pipe()
-		defer ours.Close()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			defer theirs.Close()
-			conn := &meddler{theirs, int(n), func(p []byte) []byte {
+		r := rogue{static: fixedKey("rogue"), payload: payload, through: func(conn net.Conn) net.Conn {
+			return &meddler{conn, int(n), func(p []byte) []byte {
 				was := slices.Clone(p)
 				for i, m := range mask {
 					if int(at)+i < len(p) {
@@ -84,16 +79,8 @@ func fuzzHandshake(f *testing.F, initiator bool) {
 				changed = !bytes.Equal(p, was)
 				return p
 			}, true}
-			r := rogue{static: fixedKey("rogue"), payload: payload}
-			if initiator {
-				r.server(conn)
-			} else {
-				r.client(conn)
-			}
-		}()
-		c, err := tr.run(t.Context(), ours, cfg, initiator)
-		ours.Close()
-		<-done
+		}}
+		c, err := r.meet(tr, initiator, cfg)
 		if err == nil && changed {
 			t.Fatal("a handshake in which a message was changed")
 		}

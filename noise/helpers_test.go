@@ -157,6 +157,7 @@ type rogue struct {
 	early    []byte // the payload of message 1
 	payload  []byte // of message 2 or 3
 	prologue []byte
+	through  func(net.Conn) net.Conn // what its connection goes through; nil: nothing
 }
 
 func (r rogue) client(conn net.Conn) error {
@@ -204,10 +205,14 @@ func (r rogue) meet(tr *Transport, initiator bool, cfg Config) (*Conn, error) {
 	go func() {
 		defer close(done)
 		defer theirs.Close()
+		conn := theirs
+		if r.through != nil {
+			conn = r.through(theirs)
+		}
 		if initiator {
-			r.server(theirs)
+			r.server(conn)
 		} else {
-			r.client(theirs)
+			r.client(conn)
 		}
 	}()
 	c, err := tr.run(context.Background(), ours, cfg, initiator)

@@ -16,8 +16,8 @@ import (
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/internal/testkit"
 	"github.com/kith-p2p/kith/memory"
-	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/tcp"
+	"github.com/kith-p2p/kith/upgrade"
 )
 
 func TestRun(t *testing.T) {
@@ -50,25 +50,10 @@ func TestRun(t *testing.T) {
 }
 
 func TestRunTCP(t *testing.T) {
-	newHost := func() *host.Host {
-		key := testkit.Key(t)
-		transport, err := tcp.New(tcp.Config{Upgrader: testkit.Upgrader(t, key)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, err := host.New(host.Config{Identity: key, Transports: []host.Transport{transport}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { h.Close() })
-		return h
-	}
-	a, b := newHost(), newHost()
+	a, b := testkit.PairOver(t, "/ip4/127.0.0.1/tcp/0", func(u *upgrade.Upgrader) (*tcp.Transport, error) {
+		return tcp.New(tcp.Config{Upgrader: u})
+	})
 	srv := Serve(b)
-	if err := b.Listen(multiaddr.MustParse("/ip4/127.0.0.1/tcp/0")); err != nil {
-		t.Fatal(err)
-	}
-	a.AddAddrs(testkit.Info(b), host.TTLTold)
 	const n = 16 << 20
 	start := time.Now()
 	r, err := Run(t.Context(), a, b.ID(), Config{Upload: n, Download: n})

@@ -30,17 +30,11 @@ ADDR is an address that ends in /p2p/ID, or the ID alone of a peer on this netwo
 }
 
 func (a *app) runIdentify(ctx context.Context, arg string, timeout time.Duration) error {
-	n, err := a.dialer(ctx)
+	n, conn, connected, err := a.dial(ctx, arg, timeout)
 	if err != nil {
 		return err
 	}
 	defer n.Close()
-	start := time.Now()
-	conn, err := a.connect(ctx, n, arg, timeout)
-	if err != nil {
-		return err
-	}
-	connected := time.Since(start)
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	info, err := n.Identify.Identify(ctx, conn)

@@ -81,15 +81,35 @@ func (f *nodeFlags) config(errOut *os.File) (kith.Config, error) {
 	return cfg, nil
 }
 
-// dialer starts a node that asks others and does not listen.
-func (a *app) dialer(ctx context.Context) (*kith.Node, error) {
+// dial starts a node that asks others and does not listen, finds the peer that arg
+// names, and connects to it; took is how long the latter two took. The caller
+// closes the node.
+func (a *app) dial(ctx context.Context, arg string, timeout time.Duration) (n *kith.Node, conn *host.Conn, took time.Duration, err error) {
 	cfg, err := a.node.config(os.Stderr)
 	if err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
 	cfg.Listen = []multiaddr.Addr{}
 	cfg.MDNS.NoConnect = true
-	return kith.Start(ctx, cfg)
+	if n, err = kith.Start(ctx, cfg); err != nil {
+		return nil, nil, 0, err
+	}
+	start := time.Now()
+	if conn, err = connect(ctx, n, arg, timeout); err != nil {
+		n.Close()
+		return nil, nil, 0, err
+	}
+	return n, conn, time.Since(start), nil
+}
+
+func connect(ctx context.Context, n *kith.Node, arg string, timeout time.Duration) (*host.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	info, err := target(ctx, n, arg)
+	if err != nil {
+		return nil, err
+	}
+	return n.Connect(ctx, info)
 }
 
 // target understands what names a peer on the command line: an address with
@@ -121,17 +141,6 @@ func target(ctx context.Context, n *kith.Node, arg string) (peer.AddrInfo, error
 			return peer.AddrInfo{}, fmt.Errorf("peer %s was not found on this network: is it running, and is this network interface the right one? An address with /p2p/ID works everywhere", id)
 		}
 	}
-}
-
-// connect finds and dials the peer that arg names.
-func (a *app) connect(ctx context.Context, n *kith.Node, arg string, timeout time.Duration) (*host.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	info, err := target(ctx, n, arg)
-	if err != nil {
-		return nil, err
-	}
-	return n.Connect(ctx, info)
 }
 
 func addrStrings(addrs []multiaddr.Addr) []string {
@@ -218,6 +227,11 @@ func (a *app) sayEvent(e host.Event) {
 	case host.AddrsChanged:
 		a.say("addresses", fields{"addrs": addrStrings(e.Addrs)}, "addresses    %s", strings.Join(addrStrings(e.Addrs), " "))
 	}
+}
+
+func (a *app) sayConnected(c *host.Conn, took time.Duration) {
+	a.say("connected", connFields(c), "connected to %s at %s in %v (%s, %s)",
+		c.RemotePeer(), c.RemoteAddr(), took.Round(10*time.Microsecond), c.Security(), c.Muxer())
 }
 
 func connFields(c *host.Conn) fields {

@@ -53,16 +53,12 @@ Sizes are bytes, or have a unit: KiB, MiB, GiB (1024) or kB, MB, GB (1000).`,
 }
 
 func (a *app) runPerf(ctx context.Context, arg string, upload, download uint64, timeout time.Duration) error {
-	n, err := a.dialer(ctx)
+	n, conn, took, err := a.dial(ctx, arg, timeout)
 	if err != nil {
 		return err
 	}
 	defer n.Close()
-	conn, err := a.connect(ctx, n, arg, timeout)
-	if err != nil {
-		return err
-	}
-	a.say("connected", connFields(conn), "connected to %s at %s (%s, %s)", conn.RemotePeer(), conn.RemoteAddr(), conn.Security(), conn.Muxer())
+	a.sayConnected(conn, took)
 	for _, part := range []struct {
 		name     string
 		up, down uint64

@@ -39,18 +39,12 @@ ADDR is an address that ends in /p2p/ID, or the ID alone of a peer on this netwo
 }
 
 func (a *app) runPing(ctx context.Context, arg string, count int, interval, timeout time.Duration) error {
-	n, err := a.dialer(ctx)
+	n, conn, took, err := a.dial(ctx, arg, timeout)
 	if err != nil {
 		return err
 	}
 	defer n.Close()
-	start := time.Now()
-	conn, err := a.connect(ctx, n, arg, timeout)
-	if err != nil {
-		return err
-	}
-	a.say("connected", connFields(conn), "connected to %s at %s in %v (%s, %s)",
-		conn.RemotePeer(), conn.RemoteAddr(), time.Since(start).Round(10*time.Microsecond), conn.Security(), conn.Muxer())
+	a.sayConnected(conn, took)
 	var rtts []time.Duration
 	for rtt, err := range ping.Ping(ctx, n.Host, conn.RemotePeer()) {
 		if err != nil {

@@ -20,13 +20,7 @@ func Host(t testing.TB, network *memory.Network, cfg host.Config) *host.Host {
 	transport, err := memory.New(memory.Config{Network: network, Upgrader: Upgrader(t, cfg.Identity)})
 	check(t, err)
 	cfg.Transports = append(cfg.Transports, transport)
-	h, err := host.New(cfg)
-	check(t, err)
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Errorf("closing a host: %v", err)
-		}
-	})
+	h := start(t, cfg)
 	check(t, h.Listen(multiaddr.MustParse("/memory/0")))
 	return h
 }
@@ -37,6 +31,22 @@ func Pair(t testing.TB) (a, b *host.Host) {
 	network := new(memory.Network)
 	a, b = Host(t, network, host.Config{}), Host(t, network, host.Config{})
 	Connect(t, a, b)
+	return a, b
+}
+
+// PairOver makes two hosts over a transport that open makes, of which the second
+// listens at addr and the first knows where.
+func PairOver[T host.Transport](t testing.TB, addr string, open func(*upgrade.Upgrader) (T, error)) (a, b *host.Host) {
+	t.Helper()
+	newHost := func() *host.Host {
+		key := Key(t)
+		transport, err := open(Upgrader(t, key))
+		check(t, err)
+		return start(t, host.Config{Identity: key, Transports: []host.Transport{transport}})
+	}
+	a, b = newHost(), newHost()
+	check(t, b.Listen(multiaddr.MustParse(addr)))
+	a.AddAddrs(Info(b), host.TTLTold)
 	return a, b
 }
 
@@ -72,6 +82,19 @@ func Upgrader(t testing.TB, key peer.PrivateKey) *upgrade.Upgrader {
 	u, err := upgrade.New(upgrade.Config{Security: []upgrade.Security{noise}})
 	check(t, err)
 	return u
+}
+
+// start makes a host that is closed with the test.
+func start(t testing.TB, cfg host.Config) *host.Host {
+	t.Helper()
+	h, err := host.New(cfg)
+	check(t, err)
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Errorf("closing a host: %v", err)
+		}
+	})
+	return h
 }
 
 func check(t testing.TB, err error) {
