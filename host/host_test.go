@@ -26,6 +26,16 @@ func echo(_ context.Context, s *host.Stream) error {
 	return err
 }
 
+// checkEcho says text on s and wants to hear it.
+func checkEcho(t *testing.T, s *host.Stream, text string) {
+	t.Helper()
+	fmt.Fprint(s, text)
+	s.CloseWrite()
+	if got, err := io.ReadAll(s); string(got) != text || err != nil {
+		t.Errorf("%q came back as %q, %v", text, got, err)
+	}
+}
+
 func TestEcho(t *testing.T) {
 	a, b := testkit.Pair(t)
 	b.Handle("/echo/1", echo)
@@ -58,11 +68,7 @@ func TestStreamsBothWays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprint(s, "hello")
-	s.CloseWrite()
-	if got, err := io.ReadAll(s); string(got) != "hello" || err != nil {
-		t.Errorf("got %q, %v", got, err)
-	}
+	checkEcho(t, s, "hello")
 }
 
 // A handler that speaks first, to an opener that only reads.
@@ -111,11 +117,7 @@ func TestSecondProtocol(t *testing.T) {
 	if s.Protocol() != "/echo/1" {
 		t.Errorf("agreed on %s", s.Protocol())
 	}
-	fmt.Fprint(s, "x")
-	s.CloseWrite()
-	if got, err := io.ReadAll(s); string(got) != "x" || err != nil {
-		t.Errorf("got %q, %v", got, err)
-	}
+	checkEcho(t, s, "x")
 }
 
 func TestBadProtocolIDs(t *testing.T) {
@@ -153,11 +155,7 @@ func TestHandlerErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprint(s, "x")
-	s.CloseWrite()
-	if got, err := io.ReadAll(s); string(got) != "x" || err != nil {
-		t.Errorf("after a panic: %q, %v", got, err)
-	}
+	checkEcho(t, s, "x")
 }
 
 func TestHTTP(t *testing.T) {

@@ -239,6 +239,17 @@ func TestPingCancelled(t *testing.T) {
 	})
 }
 
+// three makes a host that serves and two that are connected to it.
+func three(t *testing.T) (a, b, other *host.Host) {
+	t.Helper()
+	network := new(memory.Network)
+	a, b, other = testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{})
+	Serve(b)
+	testkit.Connect(t, a, b)
+	testkit.Connect(t, other, b)
+	return a, b, other
+}
+
 func open(t *testing.T, from *host.Host, to peer.ID) *host.Stream {
 	t.Helper()
 	s, err := from.NewStream(t.Context(), to, ProtocolID)
@@ -265,11 +276,7 @@ func echoed(s *host.Stream) error {
 
 func TestResponderStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := new(memory.Network)
-		a, b, other := testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{})
-		Serve(b)
-		testkit.Connect(t, a, b)
-		testkit.Connect(t, other, b)
+		a, b, other := three(t)
 		var streams []*host.Stream
 		for range maxStreams {
 			s := open(t, a, b.ID())
@@ -335,11 +342,7 @@ func TestResponderNotRead(t *testing.T) {
 // Pings without pause are answered at a pace, and others are served meanwhile.
 func TestResponderFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := new(memory.Network)
-		a, b, other := testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{})
-		Serve(b)
-		testkit.Connect(t, a, b)
-		testkit.Connect(t, other, b)
+		a, b, other := three(t)
 		s := open(t, a, b.ID())
 		go func() {
 			b := make([]byte, 1<<10)
