@@ -45,6 +45,7 @@ type Conn struct {
 	refusals  refusals
 	done      chan struct{}
 
+	leaving bool // it was given up for another; guarded by Host.mu
 	closing sync.Once
 }
 

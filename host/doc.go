@@ -25,7 +25,8 @@
 // Everything a remote can grow is bounded by [Limits]. What is begun and not
 // finished (connections that are not authenticated, streams without a protocol)
 // waits in a room that is shared fairly: when it is full, the address group or the
-// peer that holds the most gives up a place.
+// peer that holds the most gives up a place. When connections have run out, the
+// address group with the most of them gives one up for a newcomer (displace.go).
 //
 // # Not implemented
 //

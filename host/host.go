@@ -72,6 +72,8 @@ type Host struct {
 	conns     map[peer.ID][]*Conn
 	numConns  int
 	perIP     map[netip.Prefix]int // inbound
+	perGroup  map[netip.Prefix]int // inbound, without those that leave
+	leaving   int                  // connections that were given up for others; see displace.go
 	dials     map[peer.ID]*dial
 	lastID    uint64
 	local     []netip.Addr // this machine's addresses
@@ -96,6 +98,7 @@ func New(cfg Config) (*Host, error) {
 		handlers:   make(map[ProtocolID]service),
 		conns:      make(map[peer.ID][]*Conn),
 		perIP:      make(map[netip.Prefix]int),
+		perGroup:   make(map[netip.Prefix]int),
 		dials:      make(map[peer.ID]*dial),
 	}
 	if h.resolver == nil {
@@ -250,8 +253,10 @@ func (h *Host) admit(in Incoming) {
 func (h *Host) room(addr multiaddr.Addr) error {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	if h.numConns >= h.limits.Conns {
-		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+	if h.numConns-h.leaving >= h.limits.Conns {
+		if _, ok := h.crowd(addrGroup(addr)); !ok {
+			return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+		}
 	}
 	if owner := addrOwner(addr); owner.IsValid() && !owner.Addr().IsLoopback() && h.perIP[owner] >= h.limits.ConnsPerIP {
 		return &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
@@ -319,17 +324,21 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	with := h.conns[c.remote]
-	if h.numConns >= h.limits.Conns {
-		return false, &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
-	}
 	if len(with) >= h.limits.ConnsPerPeer {
 		return false, &LimitError{Scope: "ConnsPerPeer", Limit: h.limits.ConnsPerPeer, Used: len(with)}
 	}
-	if owner, ok := countedOwner(c); ok {
-		if h.perIP[owner] >= h.limits.ConnsPerIP {
-			return false, &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
-		}
+	owner, counted := countedOwner(c)
+	if counted && h.perIP[owner] >= h.limits.ConnsPerIP {
+		return false, &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
+	}
+	if err := h.makeRoom(c); err != nil {
+		return false, err
+	}
+	if counted {
 		h.perIP[owner]++
+	}
+	if c.dir == DirInbound {
+		h.countGroup(c.group(), 1)
 	}
 	h.lastID++
 	c.id = h.lastID
@@ -353,6 +362,11 @@ func (h *Host) unregister(c *Conn) (last bool) {
 	defer h.mu.Unlock()
 	with := slices.DeleteFunc(h.conns[c.remote], func(k *Conn) bool { return k == c })
 	h.numConns--
+	if c.leaving {
+		h.leaving--
+	} else if c.dir == DirInbound {
+		h.countGroup(c.group(), -1)
+	}
 	if owner, ok := countedOwner(c); ok {
 		if h.perIP[owner]--; h.perIP[owner] == 0 {
 			delete(h.perIP, owner)

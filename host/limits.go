@@ -12,8 +12,9 @@ import (
 // Limits bounds what remotes can make a host hold. Zero means the default,
 // negative means no limit.
 type Limits struct {
-	// Conns is the number of connections, both directions. Default 1024: at
-	// about 15 KiB each, 15 MiB.
+	// Conns is the number of connections, both directions. When it is reached, the
+	// address group with the most inbound ones gives one up for a newcomer of a group
+	// that has fewer. Default 1024: at about 15 KiB each, 15 MiB.
 	Conns int
 	// ConnsPerPeer is the number of connections with one peer. Default 8: one a
 	// transport and some for races.
