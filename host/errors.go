@@ -173,12 +173,15 @@ func reason(err error) string {
 
 // fromMux turns an error of a muxer into one of this package.
 func fromMux(err error) error {
-	var coded interface {
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	var coded interface { // declared here, because it escapes: success allocates nothing
 		error
 		ErrorCode() uint32
 		IsRemote() bool
 	}
-	if err == nil || !errors.As(err, &coded) || errors.Is(err, net.ErrClosed) {
+	if !errors.As(err, &coded) {
 		return err
 	}
 	return &StreamError{Code: coded.ErrorCode(), Remote: coded.IsRemote()}
