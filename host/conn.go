@@ -47,6 +47,7 @@ type Conn struct {
 
 	leaving bool // it was given up for another; guarded by Host.mu
 	closing sync.Once
+	ended   atomic.Bool // no use to open streams
 }
 
 // ID is a number that no other connection of this host has had.
@@ -100,6 +101,7 @@ func (c *Conn) Close() error { return c.CloseWithCode(ConnCodeNone) }
 // CloseWithCode ends the connection and tells the remote why, where the muxer
 // can. It returns within a second.
 func (c *Conn) CloseWithCode(code uint32) error {
+	c.ended.Store(true)
 	var err error
 	c.closing.Do(func() { err = fromMux(c.mux.CloseWithCode(code)) })
 	return err
@@ -204,6 +206,7 @@ func (h *Host) respond(s *Stream) (Handler, error) {
 		s.settled.Store(true)
 	} else {
 		s.pending = multistream.AppendAccept(make([]byte, 0, 64), proto)
+		s.late = time.AfterFunc(answerDelay, func() { s.flush() })
 	}
 	return found.handle, nil
 }

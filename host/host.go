@@ -310,8 +310,11 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	}
 	h.hub.emit(ConnOpened{Conn: c})
 	if !h.spawn(c.serve) {
-		h.unregister(c)
-		h.start(func(context.Context) { tc.Mux.CloseWithCode(ConnCodeShutdown) })
+		h.start(func(context.Context) {
+			c.CloseWithCode(ConnCodeShutdown)
+			close(c.done)
+			h.removeConn(c, ErrClosed)
+		})
 		return nil, ErrClosed
 	}
 	return c, nil
@@ -429,7 +432,7 @@ func (h *Host) best(p peer.ID) *Conn {
 	defer h.mu.RUnlock()
 	var best *Conn
 	for _, c := range h.conns[p] {
-		if best == nil || best.limited && !c.limited {
+		if !c.ended.Load() && (best == nil || best.limited && !c.limited) {
 			best = c
 		}
 	}
@@ -477,7 +480,9 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 	info.ID = c.remote
 	info.Protocols = info.Protocols[:min(len(info.Protocols), maxProtocolsPerPeer)]
 	info.Addrs = dialable(peer.AddrInfo{ID: c.remote, Addrs: info.Addrs})
-	c.setProtocols(info.Protocols)
+	for _, c := range h.ConnsTo(c.remote) { // they are the peer's, not the connection's
+		c.setProtocols(info.Protocols)
+	}
 	h.book.identified(info)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
 }
@@ -490,11 +495,17 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 // When the peer's protocols are known, or only one is given, the stream is ready
 // without waiting for the remote: a refusal then shows at the first Read.
 func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (*Stream, error) {
-	c, err := h.connTo(ctx, p, nil)
-	if err != nil {
-		return nil, err
+	for {
+		c, err := h.connTo(ctx, p, nil)
+		if err != nil {
+			return nil, err
+		}
+		s, err := c.newStream(ctx, protos)
+		if err == nil || !c.ended.Load() {
+			return s, err
+		}
+		// The connection ended in the meantime; perhaps there is another.
 	}
-	return c.newStream(ctx, protos)
 }
 
 // Addrs lists the addresses at which this host listens, best first: public ones,
@@ -601,21 +612,30 @@ func (h *Host) Close() error {
 	for _, l := range listeners {
 		errs = append(errs, l.Close())
 	}
-	for _, c := range h.Conns() {
+	conns := h.Conns()
+	for _, c := range conns {
 		go c.CloseWithCode(ConnCodeShutdown)
 	}
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	for _, c := range conns {
+		select {
+		case <-c.done:
+		case <-timer.C:
+			timer.Reset(0)
+		}
+	}
+	// Goroutines of ours may read events until there are no more.
+	h.hub.close()
 	ended := make(chan struct{})
 	go func() {
 		h.wg.Wait()
 		close(ended)
 	}()
-	timer := time.NewTimer(closeTimeout)
-	defer timer.Stop()
 	select {
 	case <-ended:
 	case <-timer.C:
 		errs = append(errs, fmt.Errorf("host: closed, but %d of its goroutines still run: handlers must return when their context or stream ends", h.running.Load()))
 	}
-	h.hub.close()
 	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -542,4 +543,133 @@ func TestSilentStreams(t *testing.T) {
 			t.Errorf("%d streams at the remote before anything was sent, want 0", n)
 		}
 	})
+}
+
+// A writer that waits for the remote to read does not keep our reader from
+// reading, also before anything was read.
+func TestReadWhileWriteWaits(t *testing.T) {
+	a, b := testkit.Pair(t)
+	b.Handle("/echo/1", echo)
+	s, err := a.NewStream(t.Context(), b.ID(), "/echo/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := bytes.Repeat([]byte("kith"), 4<<20)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := s.Write(sent) // more than windows and buffers hold
+		wrote <- errors.Join(err, s.CloseWrite())
+	}()
+	// Only when nothing moves any more does the reader begin.
+	for last := -1; ; {
+		n := s.Conn().NumStreams()
+		if n == last {
+			break
+		}
+		last = n
+	}
+	got, err := io.ReadAll(s)
+	if err != nil || !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes came back of %d: %v", len(got), len(sent), err)
+	}
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+}
+
+// A read that gave up in the middle of the remote's answer can be tried again.
+func TestReadDeadlineDuringNegotiation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(memory.Network)
+		a := testkit.Host(t, network, host.Config{})
+		b := testkit.Host(t, network, host.Config{})
+		answer := make(chan struct{})
+		b.Handle("/slow/1", func(_ context.Context, s *host.Stream) error {
+			<-answer
+			_, err := fmt.Fprint(s, "data")
+			return err
+		})
+		testkit.Connect(t, a, b)
+		s, err := a.NewStream(t.Context(), b.ID(), "/slow/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 { // the answer comes with the first data, or soon without it
+			s.SetReadDeadline(time.Now().Add(40 * time.Millisecond))
+			if _, err := s.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("reading before there is an answer: %v", err)
+			}
+		}
+		close(answer)
+		s.SetReadDeadline(time.Time{})
+		if got, err := io.ReadAll(s); string(got) != "data" || err != nil {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+}
+
+// The end of a stream waits for the remote to agree to its protocol: soon, though
+// its handler does nothing at first, and not for ever.
+func TestCloseBeforeTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(memory.Network)
+		a := testkit.Host(t, network, host.Config{})
+		b := testkit.Host(t, network, host.Config{})
+		proceed := make(chan struct{})
+		read := make(chan string, 2)
+		b.Handle("/slow/1", func(_ context.Context, s *host.Stream) error {
+			<-proceed
+			got, err := io.ReadAll(s)
+			read <- string(got)
+			return err
+		})
+		testkit.Connect(t, a, b)
+		for _, end := range []func(*host.Stream) error{(*host.Stream).CloseWrite, (*host.Stream).Close} {
+			s, err := a.NewStream(t.Context(), b.ID(), "/slow/1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(s, "data")
+			start := time.Now()
+			if err := end(s); err != nil || time.Since(start) > 100*time.Millisecond {
+				t.Errorf("closing before the handler reads: %v after %v", err, time.Since(start))
+			}
+		}
+		close(proceed)
+		for range 2 {
+			if got := <-read; got != "data" {
+				t.Errorf("the remote read %q", got)
+			}
+		}
+	})
+}
+
+// A connection that was closed is not given to anybody, and what reads events
+// in a goroutine of the host ends with it.
+func TestClosedConnIsNotUsed(t *testing.T) {
+	a, b := testkit.Pair(t)
+	b.Handle("/echo/1", echo)
+	ended := make(chan struct{})
+	events := a.Subscribe(16)
+	a.Go(func(context.Context) {
+		defer close(ended)
+		for range events.Events() {
+		}
+	})
+	for range 20 {
+		c, err := a.Connect(t.Context(), testkit.Info(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := a.NewStream(t.Context(), b.ID(), "/echo/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkEcho(t, s, "hello")
+		c.Close()
+	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	<-ended
 }

@@ -33,6 +33,10 @@ func (d Direction) String() string {
 	return "inbound"
 }
 
+// answerDelay is how long our answer to a proposal waits for the handler's first
+// data, to leave in one write with it.
+const answerDelay = 20 * time.Millisecond
+
 // pipelineMax is how much of a first write travels in one piece with the
 // protocol's proposal; enough for a request, small enough to copy.
 const pipelineMax = 4 << 10
@@ -53,11 +57,14 @@ type Stream struct {
 	settled atomic.Bool // nothing is left to send or to read of the negotiation
 
 	wmu     sync.Mutex
-	pending []byte // our part of the negotiation, to be sent before anything else
+	pending []byte      // our part of the negotiation, to be sent before anything else
+	late    *time.Timer // sends our answer if the handler has nothing to send
 
-	rmu       sync.Mutex
-	awaiting  bool  // the remote's answer is still to be read
-	answerErr error // what the answer was, if not yes
+	rmu        sync.Mutex
+	awaiting   bool   // the remote's answer is still to be read
+	answerErr  error  // what the answer was, if not yes
+	heard      []byte // what came of the answer so far
+	heardAgain int    // how much of that was read again after a deadline
 }
 
 // Protocol is the protocol spoken on the stream.
@@ -94,11 +101,12 @@ func (s *Stream) settle() error {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	if s.awaiting {
-		err := multistream.ReadAnswer(s.mux, string(s.proto))
+		err := multistream.ReadAnswer((*answering)(s), string(s.proto))
 		if errors.Is(err, net.ErrClosed) || isTimeout(err) {
+			s.heardAgain = 0
 			return fromMux(err)
 		}
-		s.awaiting = false
+		s.awaiting, s.heard = false, nil
 		if err != nil {
 			s.answerErr = s.conn.negotiationError(err, s.proto)
 			s.mux.Reset(CodeNegotiationFailed)
@@ -109,6 +117,22 @@ func (s *Stream) settle() error {
 	}
 	s.settled.Store(true)
 	return nil
+}
+
+// answering reads the remote's answer. What came before a deadline passed is read
+// once more by the next who asks. rmu is held.
+type answering Stream
+
+func (a *answering) Read(p []byte) (int, error) {
+	if a.heardAgain < len(a.heard) {
+		n := copy(p, a.heard[a.heardAgain:])
+		a.heardAgain += n
+		return n, nil
+	}
+	n, err := a.mux.Read(p)
+	a.heard = append(a.heard, p[:n]...)
+	a.heardAgain += n
+	return n, err
 }
 
 // flush sends our part of the negotiation, if it was not sent yet.
@@ -127,8 +151,9 @@ func (s *Stream) writeFirst(p []byte) (int, error) {
 	}
 	buf := append(s.pending, p[:min(len(p), pipelineMax)]...)
 	head := len(s.pending)
-	s.pending = nil
+	s.pending, s.heard = nil, s.pending[:0] // the answer is as long
 	if s.dir == DirInbound {
+		s.late.Stop()
 		s.settled.Store(true) // an answer is not answered
 	}
 	n, err := s.mux.Write(buf)
@@ -143,9 +168,11 @@ func (s *Stream) Write(p []byte) (int, error) {
 		n, err := s.mux.Write(p)
 		return n, fromMux(err)
 	}
+	// The lock is only for our part of the negotiation: a write can wait for the
+	// remote to read, which can wait for us to.
 	s.wmu.Lock()
-	defer s.wmu.Unlock()
 	n, err := s.writeFirst(p)
+	s.wmu.Unlock()
 	if err != nil || n == len(p) {
 		return n, err
 	}
@@ -158,15 +185,36 @@ func (s *Stream) Write(p []byte) (int, error) {
 // wrong, use Reset.
 func (s *Stream) Close() error {
 	err := s.flush()
-	return errors.Join(err, fromMux(s.mux.Close()))
+	if err != nil || s.settled.Load() || s.dir == DirInbound {
+		return errors.Join(err, fromMux(s.mux.Close()))
+	}
+	// See CloseWrite; here nobody waits for it.
+	if !s.conn.host.spawn(func(context.Context) { s.finish(s.mux.Close) }) {
+		return fromMux(s.mux.Close())
+	}
+	return nil
 }
 
 // CloseWrite ends our direction: the remote reads io.EOF after what was written.
+// If the remote has not yet agreed to the protocol, CloseWrite waits for that, at
+// most ten seconds: js-libp2p fails when the end of a stream comes together with
+// the proposal.
 func (s *Stream) CloseWrite() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	return fromMux(s.mux.CloseWrite())
+	if s.settled.Load() || s.dir == DirInbound {
+		return fromMux(s.mux.CloseWrite())
+	}
+	return s.finish(s.mux.CloseWrite)
+}
+
+// finish closes with end once the remote has agreed to the protocol.
+func (s *Stream) finish(end func() error) error {
+	timeout := time.AfterFunc(negotiationTimeout, func() { s.mux.Reset(CodeNegotiationFailed) })
+	err := s.settle()
+	timeout.Stop()
+	return errors.Join(err, fromMux(end()))
 }
 
 // CloseRead throws away what the remote still sends.

@@ -1,3 +1,5 @@
+//kith:pure
+
 package mdns
 
 import (

@@ -41,9 +41,11 @@ func (in *inbox) tryRead(fd uintptr) bool {
 			return false
 		case err != nil:
 			in.err = os.NewSyscallError("read", err)
+			in.move(in.w - in.r) // nothing more comes: the block is for others
 			return true
 		default:
 			in.err = io.EOF
+			in.move(in.w - in.r)
 			return true
 		}
 	}
