@@ -276,9 +276,9 @@ func TestManyStreams(t *testing.T) {
 }
 
 // TestShortStreams sends so little that the proposal of the protocol, the data and the end of the stream can travel in one piece.
-// js-libp2p as the listener resets such streams, whoever dials.
+// js-libp2p as the listener resets streams whose end comes with the proposal, so Kith sends the end later.
 func TestShortStreams(t *testing.T) {
-	for _, pair := range []pair{{kithPeer, goPeer}, {goPeer, kithPeer}, {jsPeer, kithPeer}} {
+	for _, pair := range kithPairs() {
 		t.Run(pair.String(), func(t *testing.T) {
 			t.Parallel()
 			server := pair.listener.run(t, "listen")
@@ -287,6 +287,26 @@ func TestShortStreams(t *testing.T) {
 			client.succeed(t)
 			server.terminate(t)
 		})
+	}
+}
+
+// TestSecondChoice dials peers that refuse the dialer's first choice of a secure channel, which travels together with the
+// first message of its handshake.
+func TestSecondChoice(t *testing.T) {
+	for _, pair := range kithPairs() {
+		for _, security := range []string{"noise", "tls"} {
+			t.Run(pair.String()+"/"+security, func(t *testing.T) {
+				t.Parallel()
+				server := pair.listener.run(t, "listen", "--security="+security)
+				peer := await[peercmd.Listening](t, server).Addrs[0]
+				client := pair.dialer.run(t, "dial", "--peer="+peer, "--do=ping,echo", "--bytes=1000")
+				if got := await[peercmd.Dialed](t, client).Security; !strings.Contains(got, security) {
+					t.Errorf("agreed on %s, want %s", got, security)
+				}
+				client.succeed(t)
+				server.terminate(t)
+			})
+		}
 	}
 }
 
