@@ -121,6 +121,9 @@ func (c *Conn) serve(ctx context.Context) {
 		err = io.EOF
 	}
 	close(c.done)
+	if c.dir == DirInbound {
+		c.host.offenders.note(addrOwner(c.addr), err, time.Now())
+	}
 	c.host.removeConn(c, fromMux(err))
 }
 

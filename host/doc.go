@@ -27,6 +27,8 @@
 // waits in a room that is shared fairly: when it is full, the address group or the
 // peer that holds the most gives up a place. When connections have run out, the
 // address group with the most of them gives one up for a newcomer (displace.go).
+// An address whose connections end again and again because they broke rules has to
+// wait (offenders.go).
 //
 // # Not implemented
 //

@@ -54,6 +54,7 @@ type Host struct {
 
 	halfOpen     waitroom[netip.Prefix]
 	unnegotiated waitroom[peer.ID]
+	offenders    offenders
 
 	done    chan struct{}                 // closed when Close begins
 	running atomic.Int64                  // goroutines of this host
@@ -258,7 +259,11 @@ func (h *Host) room(addr multiaddr.Addr) error {
 			return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
 		}
 	}
-	if owner := addrOwner(addr); owner.IsValid() && !owner.Addr().IsLoopback() && h.perIP[owner] >= h.limits.ConnsPerIP {
+	owner := addrOwner(addr)
+	if wait := h.offenders.wait(owner, time.Now()); wait > 0 {
+		return fmt.Errorf("host: %d connections from %s broke rules: no more for %v", maxOffences, owner, wait.Round(time.Millisecond))
+	}
+	if owner.IsValid() && !owner.Addr().IsLoopback() && h.perIP[owner] >= h.limits.ConnsPerIP {
 		return &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
 	}
 	return nil
