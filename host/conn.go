@@ -209,7 +209,9 @@ func (h *Host) respond(s *Stream) (Handler, error) {
 		s.settled.Store(true)
 	} else {
 		s.pending = multistream.AppendAccept(make([]byte, 0, 64), proto)
+		s.wmu.Lock()
 		s.late = time.AfterFunc(answerDelay, func() { s.flush() })
+		s.wmu.Unlock()
 	}
 	return found.handle, nil
 }
