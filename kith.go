@@ -47,12 +47,13 @@ const (
 type Node struct {
 	*host.Host
 	Identify *identify.Service
-	MDNS     *mdns.Service // nil when it is off or the network has no multicast
+	MDNS     *mdns.Service // nil when it is off or not possible here
+	MDNSErr  error         // why it is not possible; nil when it runs or is off
 }
 
 // Start makes a node and sets it to work. ctx bounds the start alone; the node
-// runs until Close. When mDNS is not possible the node starts without it and says
-// so in its log: see Node.MDNS.
+// runs until Close. When mDNS is not possible the node starts without it: see
+// Node.MDNSErr.
 //
 // The function is written to be copied: a program that wants other parts in its
 // node starts from these lines.
@@ -198,6 +199,7 @@ func (n *Node) findNeighbours(cfg MDNS) {
 		},
 	})
 	if err != nil {
+		n.MDNSErr = err
 		n.Logger().Warn("no neighbours will be found by mDNS", "err", err)
 		return
 	}

@@ -131,7 +131,7 @@ func (c *chat) run(ctx context.Context, o pipeOptions) error {
 
 	in, isFile := c.app.in.(*os.File)
 	if isFile && term.IsTerminal(int(in.Fd())) && !c.app.json {
-		return c.terminal(ctx, in, cfg.MDNS.Off)
+		return c.terminal(ctx, in)
 	}
 	c.app.say("listening", fields{"peer": n.ID(), "addrs": addrStrings(n.P2PAddrs()), "name": c.name}, "* %s is here, as %s", c.name, n.ID())
 	if n.MDNS == nil && len(cfg.Bootstrap) == 0 {
@@ -203,7 +203,7 @@ func (c *chat) pipe(ctx context.Context, o pipeOptions) error {
 }
 
 // terminal lets a person type, with what others say above the line being typed.
-func (c *chat) terminal(ctx context.Context, in *os.File, noMDNS bool) error {
+func (c *chat) terminal(ctx context.Context, in *os.File) error {
 	state, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
 		return fmt.Errorf("the terminal cannot be used: %w", err)
@@ -217,8 +217,8 @@ func (c *chat) terminal(ctx context.Context, in *os.File, noMDNS bool) error {
 	c.app.out = t
 	c.app.mu.Unlock()
 	c.app.say("", nil, "* You are %s, as %s. Type a line and press Enter; Ctrl-D leaves.", c.name, c.node.ID())
-	if c.node.MDNS == nil && !noMDNS {
-		c.app.say("", nil, "* mDNS is not possible here: others must be given with --peer")
+	if err := c.node.MDNSErr; err != nil {
+		c.app.say("", nil, "* others must be given with --peer: %v", err)
 	}
 	lines := make(chan error, 1)
 	go func() {

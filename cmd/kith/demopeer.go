@@ -70,7 +70,7 @@ func (d *demoActor) run(ctx context.Context) error {
 	d.app.event("listening", fields{"peer": n.ID(), "addrs": addrStrings(n.P2PAddrs())})
 	status := fields{"ok": n.MDNS != nil}
 	if n.MDNS == nil {
-		status["error"] = "the loopback interface has no multicast"
+		status["error"] = n.MDNSErr.Error()
 	}
 	d.app.event("mdns", status)
 

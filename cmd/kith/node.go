@@ -194,8 +194,8 @@ func (a *app) runNode(ctx context.Context, noPerf bool) error {
 	defer events.Close()
 	addrs := addrStrings(n.P2PAddrs())
 	a.say("listening", fields{"peer": n.ID(), "addrs": addrs}, "peer %s\n%s", n.ID(), strings.Join(addrs, "\n"))
-	if n.MDNS == nil && !cfg.MDNS.Off {
-		a.say("mdns", fields{"ok": false}, "mDNS is not possible here: neighbours are not found (see --verbose)")
+	if n.MDNSErr != nil {
+		a.say("mdns", fields{"ok": false, "error": n.MDNSErr.Error()}, "neighbours are not found: %v", n.MDNSErr)
 	}
 	for _, c := range n.Conns() {
 		a.sayEvent(host.ConnOpened{Conn: c})
