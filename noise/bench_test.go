@@ -127,7 +127,7 @@ func benchmarkBulk(b *testing.B, size int, socket bool) {
 	go func() {
 		var total int64
 		for {
-			p, err := server.ReadRecord()
+			p, err := server.ReadRecord(nil)
 			if err != nil {
 				done <- total
 				return
@@ -175,7 +175,7 @@ func BenchmarkSmallRecords(b *testing.B) {
 			go func() {
 				defer close(done)
 				for {
-					p, err := server.ReadRecord()
+					p, err := server.ReadRecord(nil)
 					if err != nil {
 						return
 					}
@@ -190,7 +190,7 @@ func BenchmarkSmallRecords(b *testing.B) {
 				if _, err := client.Write(msg); err != nil {
 					b.Fatal(err)
 				}
-				if _, err := client.ReadRecord(); err != nil {
+				if _, err := client.ReadRecord(nil); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -72,7 +72,7 @@ func TestTransfer(t *testing.T) {
 					}},
 					{"ReadRecord", func(got []byte) error {
 						for len(got) > 0 {
-							p, err := c.to.ReadRecord()
+							p, err := c.to.ReadRecord(nil)
 							if err != nil || len(p) == 0 {
 								return errors.Join(err, errors.New("no data"))
 							}
@@ -85,7 +85,7 @@ func TestTransfer(t *testing.T) {
 							return err
 						}
 						for got = got[1:]; len(got) > 0; {
-							p, err := c.to.ReadRecord()
+							p, err := c.to.ReadRecord(nil)
 							if err != nil {
 								return err
 							}
@@ -134,7 +134,7 @@ func TestRecordsInPlace(t *testing.T) {
 	for _, step := range []int{100, 319, 320, 321, 8192, 65536, 65537, 65538, 1 << 20} {
 		c := established(&script{in: stepReader{bytes.NewReader(stream), step}})
 		for i := range want {
-			got, err := c.ReadRecord()
+			got, err := c.ReadRecord(nil)
 			if err != nil || !bytes.Equal(got, want[i]) {
 				t.Fatalf("step %d: record %d has %d bytes, %v; want %d", step, i, len(got), err, len(want[i]))
 			}
@@ -142,11 +142,56 @@ func TestRecordsInPlace(t *testing.T) {
 				t.Errorf("step %d: record %d was copied", step, i)
 			}
 		}
-		if _, err := c.ReadRecord(); err != io.EOF {
+		if _, err := c.ReadRecord(nil); err != io.EOF {
 			t.Errorf("step %d: at the end: %v", step, err)
 		}
 		if c.in.block != nil {
 			t.Errorf("step %d: at the end a block of %d bytes is held", step, len(c.in.block.b))
+		}
+	}
+}
+
+// What take gives is where the record goes, and nowhere else; and ReadRecord does
+// not read from the connection when Ready has said so.
+func TestRecordsTaken(t *testing.T) {
+	var want [][]byte
+	for _, n := range []int{1, 9000, maxPlaintext, 5, maxPlaintext, 0, 40_000, 2} {
+		want = append(want, pattern(n))
+	}
+	stream := records(want...)
+	want = slices.DeleteFunc(want, func(p []byte) bool { return len(p) == 0 })
+	for _, step := range []int{100, 65538, 1 << 20} {
+		s := &script{in: stepReader{bytes.NewReader(stream), step}}
+		c := established(s)
+		ready := 0
+		for i := range want {
+			var taken []byte
+			was, unread := c.Ready(), s.in.(stepReader).Reader.(*bytes.Reader).Len()
+			got, err := c.ReadRecord(func(n int) []byte {
+				if n != len(want[i]) || taken != nil {
+					t.Errorf("step %d: record %d: take(%d), after %d bytes", step, i, n, len(taken))
+				}
+				if n < 1000 {
+					return nil
+				}
+				taken = bytes.Repeat([]byte{0xee}, n+1)
+				return taken
+			})
+			if err != nil || !bytes.Equal(got, want[i]) {
+				t.Fatalf("step %d: record %d has %d bytes, %v; want %d", step, i, len(got), err, len(want[i]))
+			}
+			if taken != nil && (&got[0] != &taken[0] || taken[len(got)] != 0xee) {
+				t.Errorf("step %d: record %d is not where it belongs", step, i)
+			}
+			if was {
+				ready++
+				if s.in.(stepReader).Reader.(*bytes.Reader).Len() != unread {
+					t.Errorf("step %d: record %d was ready and not there", step, i)
+				}
+			}
+		}
+		if step == 1<<20 && ready == 0 {
+			t.Errorf("step %d: no record was ready", step)
 		}
 	}
 }
@@ -180,11 +225,11 @@ func TestEmptyRecords(t *testing.T) {
 		stream := records(nil, []byte("one"), nil, nil, []byte("two"), nil)
 		c := established(&script{in: wrap(bytes.NewReader(stream))})
 		for _, want := range []string{"one", "two"} {
-			if got, err := c.ReadRecord(); string(got) != want || err != nil {
+			if got, err := c.ReadRecord(nil); string(got) != want || err != nil {
 				t.Errorf("got %q, %v; want %q", got, err, want)
 			}
 		}
-		if got, err := c.ReadRecord(); err != io.EOF {
+		if got, err := c.ReadRecord(nil); err != io.EOF {
 			t.Errorf("got %q, %v", got, err)
 		}
 		c = established(&script{in: wrap(bytes.NewReader(stream))})
@@ -243,7 +288,7 @@ func TestBadRecord(t *testing.T) {
 		}
 		s.in = bytes.NewReader(good)
 		c.opener.n = 0
-		if got, err := c.ReadRecord(); err != errDecrypt {
+		if got, err := c.ReadRecord(nil); err != errDecrypt {
 			t.Errorf("%s: read %q afterwards, %v", name, got, err)
 		}
 		if _, err := c.Write([]byte("x")); err == nil {
@@ -302,15 +347,15 @@ func TestDeadlines(t *testing.T) {
 
 		c.SetReadDeadline(time.Now().Add(time.Second))
 		go theirs.Write(stream[:500])
-		if _, err := c.ReadRecord(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := c.ReadRecord(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("ReadRecord: %v", err)
 		}
 		c.SetReadDeadline(time.Time{})
 		go theirs.Write(stream[500:])
-		if p, err := c.ReadRecord(); !bytes.Equal(p, pattern(1000)) || err != nil {
+		if p, err := c.ReadRecord(nil); !bytes.Equal(p, pattern(1000)) || err != nil {
 			t.Errorf("ReadRecord with a later deadline: %d bytes, %v", len(p), err)
 		}
-		if p, err := c.ReadRecord(); string(p) != "next" || err != nil {
+		if p, err := c.ReadRecord(nil); string(p) != "next" || err != nil {
 			t.Errorf("ReadRecord: %q, %v", p, err)
 		}
 
@@ -332,7 +377,7 @@ func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := pipe(t)
 		read, written := make(chan error), make(chan error)
-		go func() { _, err := client.ReadRecord(); read <- err }()
+		go func() { _, err := client.ReadRecord(nil); read <- err }()
 		go func() { _, err := client.Write([]byte("x")); written <- err }()
 		synctest.Wait()
 		client.Close()
@@ -342,7 +387,7 @@ func TestClose(t *testing.T) {
 		if err := <-written; err == nil {
 			t.Error("Write returned no error")
 		}
-		if _, err := server.ReadRecord(); !isEOF(err) {
+		if _, err := server.ReadRecord(nil); !isEOF(err) {
 			t.Errorf("at the other end: %v", err)
 		}
 	})
@@ -355,7 +400,7 @@ func TestIdleHoldsNoBlock(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			for {
-				if _, err := server.ReadRecord(); err != nil {
+				if _, err := server.ReadRecord(nil); err != nil {
 					done <- err
 					return
 				}
@@ -395,7 +440,7 @@ func TestAllocations(t *testing.T) {
 	stream := records(slices.Repeat([][]byte{msg}, 300)...)
 	c := established(&script{in: bytes.NewReader(stream)})
 	if n := testing.AllocsPerRun(200, func() {
-		if _, err := c.ReadRecord(); err != nil {
+		if _, err := c.ReadRecord(nil); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 0 {
@@ -404,7 +449,7 @@ func TestAllocations(t *testing.T) {
 	stream = records(slices.Repeat([][]byte{pattern(maxPlaintext)}, 30)...)
 	c = established(&script{in: bytes.NewReader(stream)})
 	if n := testing.AllocsPerRun(20, func() {
-		if _, err := c.ReadRecord(); err != nil {
+		if _, err := c.ReadRecord(nil); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 2 { // four when blocks are not given back; the race detector loses some

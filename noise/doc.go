@@ -36,7 +36,8 @@
 // After the handshake all is sent in records of up to 65519 bytes, each behind
 // its length. Write sends as many as fit into 256 KiB with one system call. The
 // reader takes as many with one call, and decrypts them where they lie:
-// ReadRecord returns them without a copy.
+// ReadRecord returns them without a copy, or decrypts them to where the caller
+// wants to keep them.
 //
 // A connection on which nothing arrives holds no buffer but 320 bytes of its
 // own. On a TCP socket of a Unix system, memory is taken only when the socket

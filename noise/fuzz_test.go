@@ -214,11 +214,11 @@ func FuzzTransport(f *testing.F) {
 		}
 		c := established(&script{in: r})
 		for i, w := range want {
-			if got, err := c.ReadRecord(); err != nil || !bytes.Equal(got, w) {
+			if got, err := c.ReadRecord(nil); err != nil || !bytes.Equal(got, w) {
 				t.Fatalf("record %d: %d bytes, %v; want %d", i, len(got), err, len(w))
 			}
 		}
-		if got, err := c.ReadRecord(); err != wantErr {
+		if got, err := c.ReadRecord(nil); err != wantErr {
 			t.Fatalf("at the end: %d bytes, %v; want %v", len(got), err, wantErr)
 		}
 	})

@@ -52,7 +52,7 @@ func TestHandshake(t *testing.T) {
 				}
 				for _, way := range [][2]*Conn{{client, server}, {server, client}} {
 					go way[0].Write([]byte("hello"))
-					if got, err := way[1].ReadRecord(); string(got) != "hello" || err != nil {
+					if got, err := way[1].ReadRecord(nil); string(got) != "hello" || err != nil {
 						t.Errorf("got %q, %v", got, err)
 					}
 				}
@@ -575,7 +575,7 @@ func TestContextAfterHandshake(t *testing.T) {
 		cancel()
 		synctest.Wait()
 		go client.Write([]byte("late"))
-		if p, err := server.ReadRecord(); string(p) != "late" || err != nil {
+		if p, err := server.ReadRecord(nil); string(p) != "late" || err != nil {
 			t.Errorf("%q, %v", p, err)
 		}
 	})

@@ -99,6 +99,12 @@ func (in *inbox) frame(max int) ([]byte, error) {
 	}
 }
 
+// complete tells whether all of the next message is there.
+func (in *inbox) complete() bool {
+	have := in.w - in.r
+	return have >= lengthLen && have-lengthLen >= int(binary.BigEndian.Uint16(in.buf[in.r:]))
+}
+
 // fill reads once. The message at r is not complete.
 func (in *inbox) fill() error {
 	if in.socket != nil {

@@ -37,7 +37,7 @@ func TestSocketHoldsNoBlock(t *testing.T) {
 		t.Error("a block is held while nothing has arrived")
 	}
 	client.Write([]byte("hello"))
-	if p, err := server.ReadRecord(); string(p) != "hello" || err != nil {
+	if p, err := server.ReadRecord(nil); string(p) != "hello" || err != nil {
 		t.Fatalf("%q, %v", p, err)
 	}
 	if b := server.in.block; b == nil || len(b.b) != recordsPerBlock*fullRecord {
@@ -77,7 +77,7 @@ func TestSocketHoldsNoBlock(t *testing.T) {
 			}
 		}
 		a.Write(s.out[sent:])
-		if p, err := server.ReadRecord(); !bytes.Equal(p, data) || err != nil {
+		if p, err := server.ReadRecord(nil); !bytes.Equal(p, data) || err != nil {
 			t.Errorf("%d bytes, %v", len(p), err)
 		}
 	}
@@ -93,7 +93,7 @@ func TestSocketBeneathWrapper(t *testing.T) {
 	}
 	during := wrapped.n.Load()
 	go client.Write([]byte("hello"))
-	if p, err := server.ReadRecord(); string(p) != "hello" || err != nil || wrapped.n.Load() != during {
+	if p, err := server.ReadRecord(nil); string(p) != "hello" || err != nil || wrapped.n.Load() != during {
 		t.Errorf("%q, %v, %d reads of the wrapper", p, err, wrapped.n.Load()-during)
 	}
 	a, b = tcpPair(t)
@@ -106,21 +106,21 @@ func TestSocketErrors(t *testing.T) {
 	a, b := tcpPair(t)
 	client, server := connect(t, a, b, Config{})
 	server.SetReadDeadline(time.Now().Add(-time.Second))
-	if _, err := server.ReadRecord(); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := server.ReadRecord(nil); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deadline: %v", err)
 	}
 	server.SetReadDeadline(time.Time{})
 	client.Write([]byte("hello"))
-	if p, err := server.ReadRecord(); string(p) != "hello" || err != nil {
+	if p, err := server.ReadRecord(nil); string(p) != "hello" || err != nil {
 		t.Errorf("after a deadline: %q, %v", p, err)
 	}
 	a.Write([]byte{0, 20, 1})
 	a.CloseWrite()
-	if _, err := server.ReadRecord(); err != io.ErrUnexpectedEOF {
+	if _, err := server.ReadRecord(nil); err != io.ErrUnexpectedEOF {
 		t.Errorf("end inside of a record: %v", err)
 	}
 	done := make(chan error)
-	go func() { _, err := client.ReadRecord(); done <- err }()
+	go func() { _, err := client.ReadRecord(nil); done <- err }()
 	client.Close()
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed: %v", err)
@@ -129,7 +129,7 @@ func TestSocketErrors(t *testing.T) {
 	a, b = tcpPair(t)
 	client, _ = connect(t, a, b, Config{})
 	b.Close()
-	if _, err := client.ReadRecord(); err != io.EOF {
+	if _, err := client.ReadRecord(nil); err != io.EOF {
 		t.Errorf("end between two records: %v", err)
 	}
 	a, b = tcpPair(t)
@@ -138,7 +138,7 @@ func TestSocketErrors(t *testing.T) {
 	a.SetLinger(0)
 	a.Close() // resets
 	var reset *os.SyscallError
-	if _, err := server.ReadRecord(); !errors.As(err, &reset) {
+	if _, err := server.ReadRecord(nil); !errors.As(err, &reset) {
 		t.Errorf("reset: %v", err)
 	}
 }

@@ -70,7 +70,7 @@ func BenchmarkBulk(b *testing.B) {
 	b.Run("p2ptls", func(b *testing.B) {
 		cc, sc := tcpPair(b)
 		c, s := handshakes(b, client, server, cc, sc, Config{})
-		move(b, size, c, s.ReadRecord)
+		move(b, size, c, func() ([]byte, error) { return s.ReadRecord(nil) })
 		report(b, cc, sc)
 	})
 	b.Run("crypto-tls", func(b *testing.B) {
@@ -128,7 +128,7 @@ func BenchmarkPingPong(b *testing.B) {
 	c, s := handshakes(b, newTransport(b, peer.Ed25519), newTransport(b, peer.Ed25519), cc, sc, Config{})
 	go func() {
 		for {
-			record, err := s.ReadRecord()
+			record, err := s.ReadRecord(nil)
 			if err != nil {
 				return
 			}
@@ -141,7 +141,7 @@ func BenchmarkPingPong(b *testing.B) {
 		if _, err := c.Write(msg); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := c.ReadRecord(); err != nil {
+		if _, err := c.ReadRecord(nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -154,14 +154,14 @@ func BenchmarkIdleMemory(b *testing.B) {
 	client, server := newTransport(b, peer.Ed25519), newTransport(b, peer.Ed25519)
 	receive := func(c *Conn, size int) {
 		for got := 0; got < size; {
-			record, err := c.ReadRecord()
+			record, err := c.ReadRecord(nil)
 			if err != nil {
 				b.Fatal(err)
 			}
 			got += len(record)
 		}
 		c.SetReadDeadline(time.Unix(1, 0))
-		if _, err := c.ReadRecord(); !errors.Is(err, os.ErrDeadlineExceeded) { // as if it waited
+		if _, err := c.ReadRecord(nil); !errors.Is(err, os.ErrDeadlineExceeded) { // as if it waited
 			b.Fatal(err)
 		}
 	}

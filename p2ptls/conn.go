@@ -71,7 +71,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 // ReadRecord returns the next run of decrypted bytes, never empty and at most
 // 64 KiB. It is valid until the next call of Read, ReadRecord or Close. While
 // ReadRecord waits the connection holds no large buffer.
-func (c *Conn) ReadRecord() ([]byte, error) {
+//
+// It does not use take: crypto/tls decrypts each record in a buffer of its own.
+func (c *Conn) ReadRecord(take func(n int) []byte) ([]byte, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	for {
@@ -94,6 +96,10 @@ func (c *Conn) ReadRecord() ([]byte, error) {
 		}
 	}
 }
+
+// Ready always returns false: crypto/tls does not say whether it has a whole
+// record, so that the next ReadRecord does not wait.
+func (c *Conn) Ready() bool { return false }
 
 // decrypt fills p from the records that are there, and does not wait: the error
 // is errDrained when there is none.

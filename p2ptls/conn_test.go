@@ -97,7 +97,7 @@ func TestTransfer(t *testing.T) {
 						got = append(got, b[:n]...)
 						continue
 					}
-					record, err := s.ReadRecord()
+					record, err := s.ReadRecord(nil)
 					if len(record) == 0 || len(record) > plainBuffer || err != nil {
 						t.Errorf("ReadRecord: %d bytes, %v", len(record), err)
 						return
@@ -171,7 +171,7 @@ func TestSystemCalls(t *testing.T) {
 	reading := &countingConn{Conn: &script{in: sink.wrote}}
 	s.socket.conn = reading
 	for got := 0; got < 2<<20; {
-		record, err := s.ReadRecord()
+		record, err := s.ReadRecord(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func TestIdleHoldsNoBuffers(t *testing.T) {
 		got := 0
 		go func() {
 			for {
-				record, err := s.ReadRecord()
+				record, err := s.ReadRecord(nil)
 				if err != nil {
 					return
 				}
@@ -268,7 +268,7 @@ func TestReadDeadline(t *testing.T) {
 			var err error
 			for err == nil && len(got) < len(want) {
 				got = append(got, record...)
-				record, err = s.ReadRecord()
+				record, err = s.ReadRecord(nil)
 			}
 			if len(got) == len(want) {
 				break
@@ -311,7 +311,7 @@ func TestClose(t *testing.T) {
 		if string(got) != "last words" || err != nil {
 			t.Errorf("%q, %v", got, err)
 		}
-		if _, err := s.ReadRecord(); err != io.EOF {
+		if _, err := s.ReadRecord(nil); err != io.EOF {
 			t.Errorf("after the end: %v, want io.EOF", err)
 		}
 	})
@@ -380,11 +380,11 @@ func TestTamperedRecord(t *testing.T) {
 	c.Write([]byte("three"))
 	sink.wrote[two-1] ^= 1
 	s.socket.conn = &script{in: sink.wrote}
-	if record, err := s.ReadRecord(); string(record) != "one" || err != nil {
+	if record, err := s.ReadRecord(nil); string(record) != "one" || err != nil {
 		t.Fatalf("%q, %v", record, err)
 	}
 	for range 3 {
-		_, err := s.ReadRecord()
+		_, err := s.ReadRecord(nil)
 		wantError(t, err, "bad record MAC")
 	}
 	for _, name := range []string{"left out", "twice"} {
@@ -410,7 +410,7 @@ func TestPostHandshakeMessages(t *testing.T) {
 	update := []byte{keyUpdate, 0, 0, 1, 0}
 	updateBoth := []byte{keyUpdate, 0, 0, 1, 1}
 	read := func(s *Conn, want string) error {
-		record, err := s.ReadRecord()
+		record, err := s.ReadRecord(nil)
 		if err == nil && string(record) != want {
 			err = fmt.Errorf("read %q, want %q", record, want)
 		}
@@ -459,7 +459,7 @@ func TestPostHandshakeMessages(t *testing.T) {
 			go io.Copy(io.Discard, raw) // our alert
 			go send(func(typ byte, msg []byte) { raw.Write(seal.record(typ, msg)) }, seal)
 			for range 2 { // it lasts
-				_, err := s.ReadRecord()
+				_, err := s.ReadRecord(nil)
 				wantError(t, err, want)
 			}
 		})
@@ -501,7 +501,7 @@ func TestCloseWhileAnswering(t *testing.T) {
 	s, _, raw, seal := rogueClient(t)
 	reading := make(chan error)
 	go func() {
-		_, err := s.ReadRecord()
+		_, err := s.ReadRecord(nil)
 		reading <- err
 	}()
 	if _, err := raw.Write(seal.record(handshakeType, []byte{24, 0, 0, 1, 1})); err != nil {

@@ -69,7 +69,7 @@ func recorded(tb testing.TB) (client, server []byte) {
 	rc, rs := &recorder{Conn: cc}, &recorder{Conn: sc}
 	c, s := handshakes(tb, newTransport(tb, peer.Ed25519), newTransport(tb, peer.ECDSA), rc, rs, Config{Muxers: []string{yamux}})
 	go c.Write([]byte("hello"))
-	if _, err := s.ReadRecord(); err != nil {
+	if _, err := s.ReadRecord(nil); err != nil {
 		tb.Fatal(err)
 	}
 	return rc.wrote, rs.wrote

@@ -517,7 +517,7 @@ func TestHandshakeContext(t *testing.T) {
 		if _, err := c.Write([]byte("hi")); err != nil {
 			t.Error(err)
 		}
-		if record, err := s.ReadRecord(); string(record) != "hi" {
+		if record, err := s.ReadRecord(nil); string(record) != "hi" {
 			t.Errorf("%q, %v", record, err)
 		}
 	})

@@ -27,7 +27,8 @@ type SecureConn interface {
 	Muxer() string // what the handshake agreed on, or ""
 
 	Read(p []byte) (int, error)
-	ReadRecord() ([]byte, error) // the next decrypted bytes, valid until the next call
+	ReadRecord(take func(n int) []byte) ([]byte, error) // see yamux.Conn
+	Ready() bool
 	Write(p []byte) (int, error)
 	Close() error
 	SetDeadline(t time.Time) error

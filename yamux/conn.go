@@ -9,8 +9,12 @@ import (
 // other net.Conn. Write must not keep its argument.
 type Conn interface {
 	// ReadRecord returns the next run of bytes, never empty, which is valid until
-	// the next call.
-	ReadRecord() ([]byte, error)
+	// the next call. It may put them into what take returns, if that is not nil:
+	// memory of at least n bytes, where n is what it returns.
+	ReadRecord(take func(n int) []byte) ([]byte, error)
+	// Ready tells whether ReadRecord is sure not to wait. It is called by the
+	// goroutine that calls ReadRecord.
+	Ready() bool
 	Write(p []byte) (int, error)
 	Close() error
 	SetReadDeadline(t time.Time) error
@@ -30,7 +34,9 @@ type records struct {
 // largeRecord is what one read takes in while data streams in.
 const largeRecord = 64 << 10
 
-func (r *records) ReadRecord() ([]byte, error) {
+func (r *records) Ready() bool { return false }
+
+func (r *records) ReadRecord(func(int) []byte) ([]byte, error) {
 	if r.large != nil {
 		if len(r.large.data) <= len(r.small) {
 			r.large.free()

@@ -18,6 +18,10 @@
 // when a role holder leaves work behind, a goroutine finishes it and is gone.
 // An idle session or stream holds no buffer, and one timer (the keepalive).
 //
+// A record that is mostly payload of one stream is decrypted into a buffer that
+// becomes part of the stream's queue. A Read that waits is woken when all records
+// are handled that came with the same system call, or when one is for another stream.
+//
 // Before it writes little, the role holder yields to goroutines that are about
 // to add to it: with many streams, many frames leave in one system call. When
 // the connection takes less than there is, writers wait in line, which serves

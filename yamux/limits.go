@@ -42,6 +42,10 @@ const (
 	// it is reset: what can be under way when it has not grown its window.
 	lingerBytes = initialWindow
 
+	// minChunk is from what size, in bytes, a record is decrypted straight into
+	// a buffer that a stream's queue can take over; shorter ones are copied.
+	minChunk = 16 << 10
+
 	// usedIDs is how far behind the newest a new stream id of the peer may be.
 	usedIDs = 512
 )

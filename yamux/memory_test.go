@@ -4,6 +4,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,10 +21,11 @@ func heap() int64 {
 // silent is a connection on which nothing comes in.
 type silent chan struct{}
 
-func (c silent) ReadRecord() ([]byte, error) {
+func (c silent) ReadRecord(func(int) []byte) ([]byte, error) {
 	<-c
 	return nil, io.EOF
 }
+func (c silent) Ready() bool                      { return false }
 func (c silent) Write(p []byte) (int, error)      { return len(p), nil }
 func (c silent) Close() error                     { close(c); return nil }
 func (c silent) SetReadDeadline(time.Time) error  { return nil }
@@ -165,6 +167,50 @@ func TestQueueMemory(t *testing.T) {
 
 // TestAllocations counts what using a stream allocates at both ends: the two
 // streams, and now and then a larger map.
+// A large record becomes a part of the queue without a copy, when it is mostly
+// one stream's: what it pins is within the bound of the queue.
+func TestQueueTakesRecord(t *testing.T) {
+	p := newRawPeer(t, false, Config{})
+	go io.Copy(io.Discard, p.link)
+	big, odd := strings.Repeat("b", 50_000), strings.Repeat("o", 30_000)
+	p.send(data(flagSYN, 1, ""))
+	st := <-p.accepted
+	small := func() string { return string(data(0, 1, "small")) }
+	for _, c := range []struct {
+		frames, want string
+		off          int // of the last buffer; 0: a copy
+	}{
+		{string(data(0, 1, big)), big, headerLen},
+		{small() + string(data(0, 1, big)), "small" + big, 2*headerLen + len("small")},
+		{string(data(0, 1, big)) + small(), big + "small", 0},
+		{string(data(0, 1, odd)) + string(data(0, 1, odd)), odd + odd, 0},
+		{string(data(0, 1, odd[:20_000])), odd[:20_000], 0}, // a third of 32 KiB were wasted
+	} {
+		p.send([]byte(c.frames))
+		p.send(frame(typePing, flagSYN, 0, 7)) // another record: the one before is over
+		got := make([]byte, len(c.want))
+		for {
+			st.mu.Lock()
+			size, off, kept := st.received.size, 0, 0
+			for b := st.received.head; b != nil; b = b.next {
+				off, kept = b.off, kept+cap(b.data)
+			}
+			st.mu.Unlock()
+			if size < len(c.want) {
+				runtime.Gosched()
+				continue
+			}
+			if off != c.off || 2*kept > 3*size+2*(4<<10) {
+				t.Errorf("%d bytes: offset %d in the last buffer, %d bytes kept; want offset %d", size, off, kept, c.off)
+			}
+			break
+		}
+		if _, err := io.ReadFull(st, got); err != nil || string(got) != c.want {
+			t.Errorf("%d bytes came with %v, and differ", len(got), err)
+		}
+	}
+}
+
 func TestAllocations(t *testing.T) {
 	if race {
 		return

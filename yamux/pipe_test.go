@@ -46,12 +46,25 @@ func newLink(max int, delay time.Duration) (a, b *link) {
 	return &link{in: x, out: y}, &link{in: y, out: x}
 }
 
-func (l *link) ReadRecord() ([]byte, error) {
+func (l *link) ReadRecord(take func(n int) []byte) ([]byte, error) {
 	if l.record == nil {
 		l.record = make([]byte, 64<<10)
 	}
 	n, err := l.Read(l.record)
+	if err == nil && take != nil {
+		if taken := take(n); taken != nil {
+			n = copy(taken, l.record[:n])
+			clear(l.record[:n])
+			return taken[:n], nil
+		}
+	}
 	return l.record[:n], err
+}
+
+func (l *link) Ready() bool {
+	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
+	return len(l.in.data) > 0 && !time.Now().Before(l.in.due[0])
 }
 
 func (l *link) Read(p []byte) (int, error) {

@@ -78,7 +78,7 @@ func (st *Stream) deliver(p []byte) bool {
 		n := copy(st.waiting[st.filled:], p)
 		st.filled += n
 		p = p[n:]
-		st.canRead.Broadcast()
+		st.session.in.wakeLater(st)
 		if len(p) == 0 {
 			return true
 		}
@@ -89,9 +89,13 @@ func (st *Stream) deliver(p []byte) bool {
 		return false
 	}
 	if st.received.size == 0 {
-		st.canRead.Broadcast()
+		st.session.in.wakeLater(st)
 	}
-	st.received.write(p)
+	if b := st.session.in.hand(p); b != nil {
+		st.received.push(b)
+	} else {
+		st.received.write(p)
+	}
 	return true
 }
 

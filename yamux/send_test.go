@@ -235,7 +235,7 @@ func TestRecordsIdle(t *testing.T) {
 	r := Records(asNetConn{near}).(*records)
 	far.Write(zeros[:100_000])
 	for got := 0; got < 100_000; {
-		b, err := r.ReadRecord()
+		b, err := r.ReadRecord(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,13 +245,13 @@ func TestRecordsIdle(t *testing.T) {
 		t.Error("bulk is read in small pieces")
 	}
 	far.Write([]byte("x"))
-	r.ReadRecord()
+	r.ReadRecord(nil)
 	far.Write([]byte("y"))
-	if b, err := r.ReadRecord(); string(b) != "y" || err != nil || r.large != nil {
+	if b, err := r.ReadRecord(nil); string(b) != "y" || err != nil || r.large != nil {
 		t.Errorf("ReadRecord = %q, %v; large buffer %v", b, err, r.large)
 	}
 	far.Close()
-	if b, err := r.ReadRecord(); err != io.EOF {
+	if b, err := r.ReadRecord(nil); err != io.EOF {
 		t.Errorf("ReadRecord = %q, %v", b, err)
 	}
 }

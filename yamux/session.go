@@ -84,9 +84,14 @@ func (s *Session) Serve(accept func(*Stream)) error {
 	s.startKeepAlive()
 	s.mu.Unlock()
 
+	take := s.in.take
 	for {
-		record, err := s.conn.ReadRecord()
+		if !s.conn.Ready() {
+			s.in.wake()
+		}
+		record, err := s.conn.ReadRecord(take)
 		if err != nil {
+			s.in.wake()
 			s.end(s.readFailure(err), false)
 			return s.Err()
 		}
@@ -94,9 +99,11 @@ func (s *Session) Serve(accept func(*Stream)) error {
 			s.heard.Store(true)
 		}
 		if err := s.receive(record); err != nil {
+			s.in.wake()
 			s.end(err, !err.Remote)
 			return s.Err()
 		}
+		s.in.drop()
 	}
 }
 
