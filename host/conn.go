@@ -135,14 +135,13 @@ func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
 		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
 		return
 	}
-	ok := h.spawn(func(context.Context) {
-		defer c.inbound.Add(-1)
-		c.serveStream(ctx, mux)
-	})
-	if !ok {
+	if !h.hold() {
 		c.inbound.Add(-1)
 		mux.Reset(CodeShutdown)
+		return
 	}
+	// Not through spawn: its two closures were 2 of 12 allocations of a stream.
+	go c.serveStream(ctx, mux)
 }
 
 // refuse resets a stream that came to nothing, and closes the connection when
@@ -158,6 +157,8 @@ func (c *Conn) refuse(mux MuxedStream, code uint32, err error) {
 // serveStream agrees on a protocol and runs its handler.
 func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 	h := c.host
+	defer h.release()
+	defer c.inbound.Add(-1)
 	// Not earlier: a stream whose proposal is there already must not look like one
 	// that waits for it, only because many come at once.
 	ticket := h.unnegotiated.enter(c.remote, c.remote, func() { mux.Reset(CodeResourceLimit) })
@@ -174,7 +175,9 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 		return
 	}
 	mux.SetDeadline(time.Time{})
-	h.hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirInbound})
+	if h.hub.trace != nil {
+		h.hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirInbound})
+	}
 	start := time.Now()
 	err = s.run(ctx, handle)
 	switch {
@@ -190,14 +193,17 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 		}
 		s.Reset(code)
 	}
-	h.hub.emit(StreamEnded{Conn: c, Protocol: s.proto, Elapsed: time.Since(start), Err: err})
+	if h.hub.trace != nil {
+		h.hub.emit(StreamEnded{Conn: c, Protocol: s.proto, Elapsed: time.Since(start), Err: err})
+	}
 }
 
 // respond lets the remote propose protocols until one has a handler. Our answer
 // travels with the handler's first data.
 func (h *Host) respond(s *Stream) (Handler, error) {
+	g := &negotiation{mux: s.mux}
 	var found service
-	proto, answered, err := multistream.Accept(s.mux, func(proto []byte) (string, bool) {
+	proto, answered, err := multistream.Accept((*proposals)(g), func(proto []byte) (string, bool) {
 		found = h.service(proto)
 		return string(found.proto), found.handle != nil
 	})
@@ -205,13 +211,23 @@ func (h *Host) respond(s *Stream) (Handler, error) {
 		return nil, fromMux(err)
 	}
 	s.proto = found.proto
-	if answered {
-		s.settled.Store(true)
-	} else {
-		s.pending = multistream.AppendAccept(make([]byte, 0, 64), proto)
-		s.wmu.Lock()
-		s.late = time.AfterFunc(answerDelay, func() { s.flush() })
-		s.wmu.Unlock()
+	var left int32
+	if len(g.ahead) > 0 {
+		left++
+	}
+	if !answered {
+		left++
+	}
+	if left == 0 {
+		return found.handle, nil
+	}
+	g.left.Store(left)
+	s.negotiating.Store(g)
+	if !answered {
+		g.wmu.Lock()
+		g.pending = multistream.AppendAccept(g.ours[:0], proto)
+		g.late = time.AfterFunc(answerDelay, func() { s.flush(g) })
+		g.wmu.Unlock()
 	}
 	return found.handle, nil
 }

@@ -114,11 +114,11 @@ func New(cfg Config) (*Host, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	h.start = func(f func(context.Context)) {
-		h.running.Add(1)
-		h.wg.Go(func() {
-			defer h.running.Add(-1)
+		h.count()
+		go func() {
+			defer h.release()
 			f(ctx)
-		})
+		}()
 	}
 	return h, nil
 }
@@ -145,6 +145,27 @@ func (h *Host) spawn(f func(context.Context)) bool {
 	}
 	h.start(f)
 	return true
+}
+
+// hold is for who starts a goroutine without spawn: when it tells true, the
+// goroutine is counted until it calls release.
+func (h *Host) hold() bool {
+	h.life.RLock()
+	defer h.life.RUnlock()
+	if !h.closed {
+		h.count()
+	}
+	return !h.closed
+}
+
+func (h *Host) count() {
+	h.running.Add(1)
+	h.wg.Add(1)
+}
+
+func (h *Host) release() {
+	h.running.Add(-1)
+	h.wg.Done()
 }
 
 // Subscribe gives the state events from now on, at most buffer of them waiting.

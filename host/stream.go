@@ -41,6 +41,15 @@ const answerDelay = 20 * time.Millisecond
 // protocol's proposal; enough for a request, small enough to copy.
 const pipelineMax = 4 << 10
 
+const (
+	// ourRoom is enough for our part of the negotiation with names as they are in
+	// use, and for a small first write; more is allocated.
+	ourRoom = 64
+	// aheadMax is how much is read at once while a proposal is awaited: the proposal
+	// and a small request.
+	aheadMax = 192
+)
+
 // A Stream carries bytes in both directions, in order and without loss, to one
 // handler of the remote. It implements net.Conn. One reader and one writer may
 // use it at the same time.
@@ -54,10 +63,17 @@ type Stream struct {
 	proto ProtocolID
 	dir   Direction
 
-	settled atomic.Bool // nothing is left to send or to read of the negotiation
+	negotiating atomic.Pointer[negotiation] // nil when nothing is left to send or to read of it
+}
+
+// A negotiation is what a stream keeps until both sides know its protocol. It is
+// apart from Stream because streams can be many and idle for long.
+type negotiation struct {
+	mux  MuxedStream
+	left atomic.Int32 // what is still to be done: our part, the remote's part
 
 	wmu     sync.Mutex
-	pending []byte      // our part of the negotiation, to be sent before anything else
+	pending []byte      // our part, to be sent before anything else
 	late    *time.Timer // sends our answer if the handler has nothing to send
 
 	rmu        sync.Mutex
@@ -65,6 +81,10 @@ type Stream struct {
 	answerErr  error  // what the answer was, if not yes
 	heard      []byte // what came of the answer so far
 	heardAgain int    // how much of that was read again after a deadline
+	ahead      []byte // came behind the remote's proposal, not read by the handler
+
+	ours   [ourRoom]byte  // room for pending and heard
+	theirs [aheadMax]byte // room for ahead
 }
 
 // Protocol is the protocol spoken on the stream.
@@ -80,8 +100,11 @@ func (s *Stream) Direction() Direction { return s.dir }
 // byte, a *StreamError after a reset, and an error that wraps
 // os.ErrDeadlineExceeded after the read deadline.
 func (s *Stream) Read(p []byte) (int, error) {
-	if !s.settled.Load() {
-		if err := s.settle(); err != nil {
+	if g := s.negotiating.Load(); g != nil {
+		if n := s.readAhead(g, p); n > 0 {
+			return n, nil
+		}
+		if err := s.settle(g); err != nil {
 			return 0, err
 		}
 	}
@@ -92,36 +115,69 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// readAhead reads what came together with the remote's proposal. Our answer is not
+// sent for that: most handlers read a request and answer it, and so both travel in
+// one write.
+func (s *Stream) readAhead(g *negotiation, p []byte) int {
+	g.rmu.Lock()
+	defer g.rmu.Unlock()
+	n := copy(p, g.ahead)
+	if n > 0 && n == len(g.ahead) {
+		s.did(g)
+	}
+	g.ahead = g.ahead[n:]
+	return n
+}
+
+// dropAhead is for when nobody wants to read any more.
+func (s *Stream) dropAhead() {
+	g := s.negotiating.Load()
+	if g == nil || s.dir == DirOutbound {
+		return
+	}
+	g.rmu.Lock()
+	defer g.rmu.Unlock()
+	if len(g.ahead) > 0 {
+		g.ahead = nil
+		s.did(g)
+	}
+}
+
+// did notes that a part of the negotiation is done.
+func (s *Stream) did(g *negotiation) {
+	if g.left.Add(-1) == 0 {
+		s.negotiating.Store(nil)
+	}
+}
+
 // settle ends the negotiation: it sends our part if that was not sent yet and
 // reads the remote's.
-func (s *Stream) settle() error {
-	if err := s.flush(); err != nil {
+func (s *Stream) settle(g *negotiation) error {
+	if err := s.flush(g); err != nil {
 		return err
 	}
-	s.rmu.Lock()
-	defer s.rmu.Unlock()
-	if s.awaiting {
-		err := multistream.ReadAnswer((*answering)(s), string(s.proto))
-		if errors.Is(err, net.ErrClosed) || isTimeout(err) {
-			s.heardAgain = 0
+	g.rmu.Lock()
+	defer g.rmu.Unlock()
+	if g.awaiting {
+		err := multistream.ReadAnswer((*answering)(g), string(s.proto))
+		if err != nil && (errors.Is(err, net.ErrClosed) || isTimeout(err)) {
+			g.heardAgain = 0
 			return fromMux(err)
 		}
-		s.awaiting, s.heard = false, nil
-		if err != nil {
-			s.answerErr = s.conn.negotiationError(err, s.proto)
+		g.awaiting, g.heard = false, nil
+		if err == nil {
+			s.did(g)
+		} else {
+			g.answerErr = s.conn.negotiationError(err, s.proto)
 			s.mux.Reset(CodeNegotiationFailed)
 		}
 	}
-	if s.answerErr != nil {
-		return s.answerErr
-	}
-	s.settled.Store(true)
-	return nil
+	return g.answerErr
 }
 
 // answering reads the remote's answer. What came before a deadline passed is read
 // once more by the next who asks. rmu is held.
-type answering Stream
+type answering negotiation
 
 func (a *answering) Read(p []byte) (int, error) {
 	if a.heardAgain < len(a.heard) {
@@ -135,26 +191,45 @@ func (a *answering) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// proposals reads what the remote proposes, and what has come behind it with the
+// same read. Nobody else has the negotiation yet.
+type proposals negotiation
+
+func (r *proposals) Read(p []byte) (int, error) {
+	if len(r.ahead) == 0 {
+		n, err := r.mux.Read(r.theirs[:])
+		if n == 0 {
+			return 0, err
+		}
+		r.ahead = r.theirs[:n]
+	}
+	n := copy(p, r.ahead)
+	r.ahead = r.ahead[n:]
+	return n, nil
+}
+
+func (r *proposals) Write(p []byte) (int, error) { return r.mux.Write(p) }
+
 // flush sends our part of the negotiation, if it was not sent yet.
-func (s *Stream) flush() error {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	_, err := s.writeFirst(nil)
+func (s *Stream) flush(g *negotiation) error {
+	g.wmu.Lock()
+	defer g.wmu.Unlock()
+	_, err := s.writeFirst(g, nil)
 	return err
 }
 
 // writeFirst sends our part of the negotiation and, in the same write, the
-// beginning of p. It tells how much of p was written. s.wmu is held.
-func (s *Stream) writeFirst(p []byte) (int, error) {
-	if s.pending == nil {
+// beginning of p. It tells how much of p was written. g.wmu is held.
+func (s *Stream) writeFirst(g *negotiation, p []byte) (int, error) {
+	if g.pending == nil {
 		return 0, nil
 	}
-	buf := append(s.pending, p[:min(len(p), pipelineMax)]...)
-	head := len(s.pending)
-	s.pending, s.heard = nil, s.pending[:0] // the answer is as long
+	buf := append(g.pending, p[:min(len(p), pipelineMax)]...)
+	head := len(g.pending)
+	g.pending, g.heard = nil, g.pending[:0] // the answer is as long
 	if s.dir == DirInbound {
-		s.late.Stop()
-		s.settled.Store(true) // an answer is not answered
+		g.late.Stop()
+		s.did(g) // an answer is not answered
 	}
 	n, err := s.mux.Write(buf)
 	return max(n-head, 0), fromMux(err)
@@ -164,15 +239,16 @@ func (s *Stream) writeFirst(p []byte) (int, error) {
 // remote to read if it is slow; then a *StreamError tells of a reset, and an error
 // that wraps os.ErrDeadlineExceeded that the write deadline has passed.
 func (s *Stream) Write(p []byte) (int, error) {
-	if s.settled.Load() {
+	g := s.negotiating.Load()
+	if g == nil {
 		n, err := s.mux.Write(p)
 		return n, fromMux(err)
 	}
 	// The lock is only for our part of the negotiation: a write can wait for the
 	// remote to read, which can wait for us to.
-	s.wmu.Lock()
-	n, err := s.writeFirst(p)
-	s.wmu.Unlock()
+	g.wmu.Lock()
+	n, err := s.writeFirst(g, p)
+	g.wmu.Unlock()
 	if err != nil || n == len(p) {
 		return n, err
 	}
@@ -184,12 +260,17 @@ func (s *Stream) Write(p []byte) (int, error) {
 // what it still sends is thrown away. To tell the remote that something went
 // wrong, use Reset.
 func (s *Stream) Close() error {
-	err := s.flush()
-	if err != nil || s.settled.Load() || s.dir == DirInbound {
+	s.dropAhead()
+	g := s.negotiating.Load()
+	if g == nil {
+		return fromMux(s.mux.Close())
+	}
+	err := s.flush(g)
+	if err != nil || s.dir == DirInbound {
 		return errors.Join(err, fromMux(s.mux.Close()))
 	}
 	// See CloseWrite; here nobody waits for it.
-	if !s.conn.host.spawn(func(context.Context) { s.finish(s.mux.Close) }) {
+	if !s.conn.host.spawn(func(context.Context) { s.finish(g, s.mux.Close) }) {
 		return fromMux(s.mux.Close())
 	}
 	return nil
@@ -200,29 +281,39 @@ func (s *Stream) Close() error {
 // most ten seconds: js-libp2p fails when the end of a stream comes together with
 // the proposal.
 func (s *Stream) CloseWrite() error {
-	if err := s.flush(); err != nil {
-		return err
-	}
-	if s.settled.Load() || s.dir == DirInbound {
+	g := s.negotiating.Load()
+	if g == nil {
 		return fromMux(s.mux.CloseWrite())
 	}
-	return s.finish(s.mux.CloseWrite)
+	if err := s.flush(g); err != nil {
+		return err
+	}
+	if s.dir == DirInbound {
+		return fromMux(s.mux.CloseWrite())
+	}
+	return s.finish(g, s.mux.CloseWrite)
 }
 
 // finish closes with end once the remote has agreed to the protocol.
-func (s *Stream) finish(end func() error) error {
+func (s *Stream) finish(g *negotiation, end func() error) error {
 	timeout := time.AfterFunc(negotiationTimeout, func() { s.mux.Reset(CodeNegotiationFailed) })
-	err := s.settle()
+	err := s.settle(g)
 	timeout.Stop()
 	return errors.Join(err, fromMux(end()))
 }
 
 // CloseRead throws away what the remote still sends.
-func (s *Stream) CloseRead() error { return fromMux(s.mux.CloseRead()) }
+func (s *Stream) CloseRead() error {
+	s.dropAhead()
+	return fromMux(s.mux.CloseRead())
+}
 
 // Reset ends the stream at once. The remote's reads and writes fail with a
 // *StreamError that has the code, where its muxer carries codes.
-func (s *Stream) Reset(code uint32) error { return fromMux(s.mux.Reset(code)) }
+func (s *Stream) Reset(code uint32) error {
+	s.dropAhead()
+	return fromMux(s.mux.Reset(code))
+}
 
 // SetDeadline bounds reads and writes; the zero time means never.
 func (s *Stream) SetDeadline(t time.Time) error { return s.mux.SetDeadline(t) }
@@ -258,13 +349,17 @@ func (c *Conn) newStream(ctx context.Context, protos []ProtocolID) (*Stream, err
 	s := &Stream{mux: mux, conn: c, dir: DirOutbound}
 	if proto, ok := c.expect(protos); ok {
 		s.proto = proto
-		s.pending = multistream.AppendProposal(make([]byte, 0, 64), string(proto))
-		s.awaiting = true
+		g := &negotiation{mux: mux, awaiting: true}
+		g.pending = multistream.AppendProposal(g.ours[:0], string(proto))
+		g.left.Store(1)
+		s.negotiating.Store(g)
 	} else if err := s.negotiate(ctx, protos); err != nil {
 		mux.Reset(CodeNegotiationFailed)
 		return nil, err
 	}
-	c.host.hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirOutbound})
+	if hub := &c.host.hub; hub.trace != nil {
+		hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirOutbound})
+	}
 	return s, nil
 }
 
@@ -304,7 +399,6 @@ func (s *Stream) negotiate(ctx context.Context, protos []ProtocolID) error {
 	}
 	s.mux.SetDeadline(time.Time{})
 	s.proto = ProtocolID(proto)
-	s.settled.Store(true)
 	return nil
 }
 
