@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"github.com/kith-p2p/kith/ping"
 	"github.com/kith-p2p/kith/tcp"
 	"github.com/kith-p2p/kith/upgrade"
+	"github.com/kith-p2p/kith/yamux"
 )
 
 // Version is the version of Kith.
@@ -67,7 +69,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 
 	// Transports turn addresses into connections that are secured and muxed.
-	upgrader, err := newUpgrader(key, cfg.Security)
+	upgrader, err := newUpgrader(key, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
@@ -129,7 +131,8 @@ func identity(cfg Config) (peer.PrivateKey, error) {
 // in half the time of Noise, whose cipher is ChaCha20-Poly1305.
 var fastAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
 
-func newUpgrader(key peer.PrivateKey, channels []func(peer.PrivateKey) (upgrade.Security, error)) (*upgrade.Upgrader, error) {
+func newUpgrader(key peer.PrivateKey, cfg Config) (*upgrade.Upgrader, error) {
+	channels := cfg.Security
 	if channels == nil {
 		channels = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.Noise, upgrade.TLS}
 		if fastAES {
@@ -144,7 +147,13 @@ func newUpgrader(key peer.PrivateKey, channels []func(peer.PrivateKey) (upgrade.
 		}
 		security = append(security, s)
 	}
-	return upgrade.New(upgrade.Config{Security: security})
+	// What a peer may open on all its connections, it may open on one. The default
+	// is the same in both.
+	streams := cfg.Limits.InboundStreamsPerPeer
+	if streams < 0 {
+		streams = math.MaxInt
+	}
+	return upgrade.New(upgrade.Config{Security: security, Yamux: yamux.Config{MaxIncomingStreams: streams}})
 }
 
 // listen opens addrs, or by default one port for IPv4 and IPv6.

@@ -30,7 +30,8 @@ type Limits struct {
 	// HalfOpenPerGroup bounds those of one IPv4 /24 or IPv6 /48. Default 128.
 	HalfOpenPerGroup int
 	// InboundStreamsPerPeer is the number of streams that one peer may have open
-	// to us. Default 1024.
+	// to us. Default 1024. Muxers have a limit of their own for each connection, which
+	// kith.Start sets to this; see yamux.Config.MaxIncomingStreams.
 	InboundStreamsPerPeer int
 	// UnnegotiatedStreamsPerPeer bounds those of one peer on which no protocol is
 	// agreed yet. Default 64: an honest opener sends its proposal at once.
