@@ -159,6 +159,15 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 	plan = plan[:min(len(plan), maxAttempts)]
 	h.hub.emit(DialStarted{Peer: d.peer, Addrs: addrs})
 
+	if len(plan) == 1 {
+		// No race, so it needs no goroutine, channel and timer.
+		r := d.try(ctx, d.begin(plan[0].addr))
+		if r.err != nil {
+			return nil, d.failure(context.Cause(ctx))
+		}
+		return d.take(r.conn)
+	}
+
 	// The race: the next address starts when its delay has passed or all those
 	// before it have failed.
 	ctx, stop := context.WithCancel(ctx)
@@ -186,19 +195,28 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 			if r.err != nil {
 				continue
 			}
-			conn, err := h.addConn(r.conn, DirOutbound)
-			if err != nil {
-				return nil, &DialError{Peer: d.peer, Attempts: d.report(err), Cause: err}
-			}
 			// The losers of the race end by themselves; those that succeed anyway are closed.
 			h.start(func(context.Context) { drain(results, running) })
-			return conn, nil
+			return d.take(r.conn)
 		case <-ctx.Done():
 			h.start(func(context.Context) { drain(results, running) })
-			return nil, &DialError{Peer: d.peer, Attempts: d.report(context.Cause(ctx)), Cause: context.Cause(ctx)}
+			return nil, d.failure(context.Cause(ctx))
 		}
 	}
-	return nil, &DialError{Peer: d.peer, Attempts: d.report(nil)}
+	return nil, d.failure(nil)
+}
+
+// take makes a connection of the host of what a transport made.
+func (d *dial) take(tc TransportConn) (*Conn, error) {
+	c, err := d.host.addConn(tc, DirOutbound)
+	if err != nil {
+		return nil, d.failure(err)
+	}
+	return c, nil
+}
+
+func (d *dial) failure(cause error) *DialError {
+	return &DialError{Peer: d.peer, Attempts: d.report(cause), Cause: cause}
 }
 
 type result struct {
