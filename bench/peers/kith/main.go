@@ -4,10 +4,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"runtime"
-	"slices"
 
 	"github.com/kith-p2p/kith"
 	"github.com/kith-p2p/kith/bench/internal/worker"
@@ -15,9 +12,7 @@ import (
 	"github.com/kith-p2p/kith/identify"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
-	"github.com/kith-p2p/kith/tcp"
 	"github.com/kith-p2p/kith/upgrade"
-	"github.com/kith-p2p/kith/yamux"
 )
 
 func main() { worker.Main(newNode) }
@@ -32,20 +27,17 @@ func newNode(cfg worker.NodeConfig) (worker.Node, error) {
 	default:
 		return nil, fmt.Errorf("no secure channel %q", cfg.Security)
 	}
-	start := startNode
-	if cfg.Wide {
-		start = startWide
-	}
 	listen := []multiaddr.Addr{}
 	if cfg.Listen {
 		listen = append(listen, multiaddr.MustParse("/ip4/127.0.0.1/tcp/0"))
 	}
-	return start(security, listen)
-}
-
-func startNode(security func(peer.PrivateKey) (upgrade.Security, error), listen []multiaddr.Addr) (worker.Node, error) {
+	var limits host.Limits
+	if cfg.Wide {
+		limits = host.Limits{Conns: -1, InboundStreamsPerPeer: -1}
+	}
 	n, err := kith.Start(context.Background(), kith.Config{
 		Listen:   listen,
+		Limits:   limits,
 		Security: []func(peer.PrivateKey) (upgrade.Security, error){security},
 		MDNS:     kith.MDNS{Off: true},
 	})
@@ -53,44 +45,6 @@ func startNode(security func(peer.PrivateKey) (upgrade.Security, error), listen 
 		return nil, err
 	}
 	return node{n.Host, n.Identify}, nil
-}
-
-// startWide is kith.Start with limits that no measurement reaches; that of yamux
-// cannot be set there.
-func startWide(security func(peer.PrivateKey) (upgrade.Security, error), listen []multiaddr.Addr) (worker.Node, error) {
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		return nil, err
-	}
-	channel, err := security(key)
-	if err != nil {
-		return nil, err
-	}
-	upgrader, err := upgrade.New(upgrade.Config{
-		Security: []upgrade.Security{channel},
-		Yamux:    yamux.Config{MaxIncomingStreams: 1 << 20},
-	})
-	if err != nil {
-		return nil, err
-	}
-	transport, err := tcp.New(tcp.Config{Upgrader: upgrader})
-	if err != nil {
-		return nil, err
-	}
-	h, err := host.New(host.Config{
-		Identity:   key,
-		Transports: []host.Transport{transport},
-		Limits:     host.Limits{Conns: -1, InboundStreamsPerPeer: -1},
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, addr := range listen {
-		if err := h.Listen(addr); err != nil {
-			return nil, errors.Join(err, h.Close())
-		}
-	}
-	return node{h, identify.Start(h, identify.Config{})}, nil
 }
 
 type node struct {
@@ -141,15 +95,4 @@ func (c conn) Identified(ctx context.Context) error {
 	return err
 }
 
-// Close waits until the host has forgotten the connection, as go-libp2p's does:
-// before that, Connect could still give it to us.
-func (c conn) Close() error {
-	if err := c.conn.Close(); err != nil {
-		return err
-	}
-	<-c.conn.Done()
-	for slices.Contains(c.node.host.ConnsTo(c.conn.RemotePeer()), c.conn) {
-		runtime.Gosched()
-	}
-	return nil
-}
+func (c conn) Close() error { return c.conn.Close() }
