@@ -127,9 +127,9 @@ func (c *Conn) ReadRecord(take func(n int) []byte) ([]byte, error) {
 	return nil, c.readErr
 }
 
-// Ready tells, between two calls of ReadRecord, whether the next one returns at
-// once.
-func (c *Conn) Ready() bool { return len(c.rest) > 0 || c.readErr != nil || c.in.complete() }
+// Ready tells, between two calls of ReadRecord, whether the next one is sure to
+// return at once.
+func (c *Conn) Ready() bool { return len(c.rest) > 0 || c.readErr != nil || c.in.ready() }
 
 // Write sends p in as few records and system calls as possible. After an error,
 // as that of a deadline, a part of a record may have been sent: nothing more

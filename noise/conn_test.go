@@ -228,6 +228,9 @@ func TestEmptyRecords(t *testing.T) {
 			if got, err := c.ReadRecord(nil); string(got) != want || err != nil {
 				t.Errorf("got %q, %v; want %q", got, err, want)
 			}
+			if c.Ready() {
+				t.Errorf("ready after %q, when an empty record follows", want)
+			}
 		}
 		if got, err := c.ReadRecord(nil); err != io.EOF {
 			t.Errorf("got %q, %v", got, err)

@@ -99,10 +99,15 @@ func (in *inbox) frame(max int) ([]byte, error) {
 	}
 }
 
-// complete tells whether all of the next message is there.
-func (in *inbox) complete() bool {
-	have := in.w - in.r
-	return have >= lengthLen && have-lengthLen >= int(binary.BigEndian.Uint16(in.buf[in.r:]))
+// ready tells whether all of the next record is there, and it is not an empty one,
+// which ReadRecord passes over.
+func (in *inbox) ready() bool {
+	have := in.w - in.r - lengthLen
+	if have <= tagLen {
+		return false
+	}
+	size := int(binary.BigEndian.Uint16(in.buf[in.r:]))
+	return size > tagLen && size <= have
 }
 
 // fill reads once. The message at r is not complete.

@@ -21,8 +21,9 @@ type frameReader struct {
 }
 
 // take returns a buffer for a record that is likely to become, as it is, a part
-// of a stream's queue. To copy it there took a tenth of a receiver's time. The
-// bound of queue.write holds for such buffers, too.
+// of a stream's queue. To copy it there took a tenth of a receiver's time: bulk
+// data took 1.79 s of CPU a GiB, both ends, and 1.65 s since (with what wakeLater
+// saves). The bound of queue.write holds for such buffers, too.
 func (in *frameReader) take(n int) []byte {
 	if n < minChunk || n > maxBuffer || 3*n < 2<<bits.Len(uint(n-1)) {
 		return nil
