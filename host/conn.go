@@ -19,6 +19,11 @@ import (
 // negotiationTimeout bounds how long a stream may take to agree on a protocol.
 const negotiationTimeout = 10 * time.Second
 
+// proposalDelay is how long a stream of the remote may wait for a proposal before
+// it counts as one that has none: the proposal of an honest one is on its way, and
+// many can come at once.
+const proposalDelay = 100 * time.Millisecond
+
 // A Handler serves one stream that a remote opened. When it returns nil the
 // stream is closed, when it returns an error the stream is reset: with the code of
 // a *StreamError, with 0 otherwise. ctx ends with the connection and the host.
@@ -159,19 +164,18 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 	h := c.host
 	defer h.release()
 	defer c.inbound.Add(-1)
-	// Not earlier: a stream whose proposal is there already must not look like one
-	// that waits for it, only because many come at once.
-	ticket := h.unnegotiated.enter(c.remote, c.remote, func() { mux.Reset(CodeResourceLimit) })
-	if ticket == nil {
-		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "UnnegotiatedStreamsPerPeer", Limit: h.limits.UnnegotiatedStreamsPerPeer, Used: h.limits.UnnegotiatedStreamsPerPeer})
-		return
-	}
-	mux.SetDeadline(time.Now().Add(negotiationTimeout))
+	now := time.Now()
+	mux.SetReadDeadline(now.Add(proposalDelay))
+	mux.SetWriteDeadline(now.Add(negotiationTimeout))
 	s := &Stream{mux: mux, conn: c, dir: DirInbound}
 	handle, err := h.respond(s)
-	ticket.leave()
 	if err != nil {
-		c.refuse(mux, CodeNegotiationFailed, err)
+		code := CodeNegotiationFailed
+		var full *LimitError
+		if errors.As(err, &full) {
+			code = CodeResourceLimit
+		}
+		c.refuse(mux, code, err)
 		return
 	}
 	mux.SetDeadline(time.Time{})
@@ -202,8 +206,10 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 // travels with the handler's first data.
 func (h *Host) respond(s *Stream) (Handler, error) {
 	g := &negotiation{mux: s.mux}
+	r := &proposals{negotiation: g, conn: s.conn}
+	defer r.leave()
 	var found service
-	proto, answered, err := multistream.Accept((*proposals)(g), func(proto []byte) (string, bool) {
+	proto, answered, err := multistream.Accept(r, func(proto []byte) (string, bool) {
 		found = h.service(proto)
 		return string(found.proto), found.handle != nil
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kith-p2p/kith/multistream"
+	"github.com/kith-p2p/kith/peer"
 )
 
 // ProtocolID names a protocol, such as "/ipfs/ping/1.0.0".
@@ -193,11 +194,21 @@ func (a *answering) Read(p []byte) (int, error) {
 
 // proposals reads what the remote proposes, and what has come behind it with the
 // same read. Nobody else has the negotiation yet.
-type proposals negotiation
+type proposals struct {
+	*negotiation
+	conn   *Conn
+	ticket *ticket[peer.ID] // nil until it was waited for them
+}
 
 func (r *proposals) Read(p []byte) (int, error) {
 	if len(r.ahead) == 0 {
 		n, err := r.mux.Read(r.theirs[:])
+		if err != nil && r.ticket == nil && isTimeout(err) {
+			if err := r.wait(); err != nil {
+				return 0, err
+			}
+			n, err = r.mux.Read(r.theirs[:])
+		}
 		if n == 0 {
 			return 0, err
 		}
@@ -209,6 +220,25 @@ func (r *proposals) Read(p []byte) (int, error) {
 }
 
 func (r *proposals) Write(p []byte) (int, error) { return r.mux.Write(p) }
+
+// wait takes a place among the streams without a protocol. See proposalDelay.
+func (r *proposals) wait() error {
+	h, p := r.conn.host, r.conn.remote
+	r.ticket = h.unnegotiated.enter(p, p, func() { r.mux.Reset(CodeResourceLimit) })
+	if r.ticket == nil {
+		limit := h.limits.UnnegotiatedStreamsPerPeer
+		return &LimitError{Scope: "UnnegotiatedStreamsPerPeer", Limit: limit, Used: limit}
+	}
+	r.mux.SetReadDeadline(time.Now().Add(negotiationTimeout - proposalDelay))
+	return nil
+}
+
+// leave gives the place back, if there is one.
+func (r *proposals) leave() {
+	if r.ticket != nil {
+		r.ticket.leave()
+	}
+}
 
 // flush sends our part of the negotiation, if it was not sent yet.
 func (s *Stream) flush(g *negotiation) error {
@@ -229,9 +259,13 @@ func (s *Stream) writeFirst(g *negotiation, p []byte) (int, error) {
 	g.pending, g.heard = nil, g.pending[:0] // the answer is as long
 	if s.dir == DirInbound {
 		g.late.Stop()
-		s.did(g) // an answer is not answered
 	}
 	n, err := s.mux.Write(buf)
+	if s.dir == DirInbound {
+		// An answer is not answered. Not earlier: who finds the negotiation done writes
+		// without the lock, and must not come before the answer.
+		s.did(g)
+	}
 	return max(n-head, 0), fromMux(err)
 }
 
