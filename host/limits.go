@@ -33,8 +33,8 @@ type Limits struct {
 	// to us. Default 1024. Muxers have a limit of their own for each connection, which
 	// kith.Start sets to this; see yamux.Config.MaxIncomingStreams.
 	InboundStreamsPerPeer int
-	// UnnegotiatedStreamsPerPeer bounds those of one peer on which no protocol is
-	// agreed yet. Default 64: an honest opener sends its proposal at once.
+	// UnnegotiatedStreamsPerPeer bounds those of one peer that have waited a tenth of a
+	// second for a protocol to be proposed. Default 64: an honest opener does it at once.
 	UnnegotiatedStreamsPerPeer int
 	// UnnegotiatedStreams bounds those of all peers; when it is reached, the peer
 	// with the most of them loses its oldest. Default 1024.
