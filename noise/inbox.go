@@ -115,6 +115,7 @@ func (in *inbox) fill() error {
 	if in.socket != nil {
 		in.n, in.err = 0, nil
 		if err := in.socket.Read(in.try); err != nil {
+			in.move(in.w - in.r) // it is closed: the block is for others
 			return err
 		}
 		return in.err
