@@ -438,11 +438,15 @@ func (s *Stream) negotiate(ctx context.Context, protos []ProtocolID) error {
 
 // negotiationError words why no protocol was agreed on.
 func (c *Conn) negotiationError(err error, protos ...ProtocolID) error {
+	// A remote that refused, and then cannot understand what came with the proposal,
+	// resets the stream; that can overtake its refusal.
 	var refused *multistream.NotSupportedError
-	if errors.As(err, &refused) {
+	var reset *StreamError
+	err = fromMux(err)
+	if errors.As(err, &refused) || errors.As(err, &reset) && reset.Remote && reset.Code == CodeNegotiationFailed {
 		return &ProtocolError{Peer: c.remote, Protocols: protos, Err: err}
 	}
-	return fmt.Errorf("host: agreeing on a protocol with %s: %w", c.remote, fromMux(err))
+	return fmt.Errorf("host: agreeing on a protocol with %s: %w", c.remote, err)
 }
 
 func isTimeout(err error) bool {
