@@ -15,6 +15,10 @@ type stage struct {
 	// drip is what is sent from then on, a byte every few seconds; most send nothing.
 	drip []byte
 
+	// proven tells that the attacker runs a whole handshake, which costs it as much
+	// as the host.
+	proven bool
+
 	// known tells that the host knows who the attacker is, and has given it one of
 	// the places of connections, which are counted by address.
 	known bool
@@ -57,11 +61,11 @@ func stages() ([]stage, error) {
 		}},
 		{name: "half a TLS hello", reach: say(propose(tlsID), hello[:len(hello)/2])},
 		{name: "TLS hello", reach: say(propose(tlsID), hello)},
-		{name: "secured, no muxer", reach: func(a *attacker, conn net.Conn) error {
+		{name: "secured, no muxer", proven: true, reach: func(a *attacker, conn net.Conn) error {
 			_, err := a.secure(conn)
 			return err
 		}},
-		{name: "half a muxer", reach: func(a *attacker, conn net.Conn) error {
+		{name: "half a muxer", proven: true, reach: func(a *attacker, conn net.Conn) error {
 			c, err := a.secure(conn)
 			if err != nil {
 				return err
@@ -70,18 +74,18 @@ func stages() ([]stage, error) {
 			return err
 		}},
 
-		{name: "muxed", known: true, reach: func(a *attacker, conn net.Conn) error {
+		{name: "muxed", proven: true, known: true, reach: func(a *attacker, conn net.Conn) error {
 			_, err := a.session(conn)
 			return err
 		}},
-		{name: "stream without a proposal", known: true, reach: func(a *attacker, conn net.Conn) error {
+		{name: "stream without a proposal", proven: true, known: true, reach: func(a *attacker, conn net.Conn) error {
 			s, err := a.session(conn)
 			if err != nil {
 				return err
 			}
 			return s.send(frame{typ: typeWindow, flags: syn, id: s.id()})
 		}},
-		{name: "stream with half a proposal", known: true, reach: func(a *attacker, conn net.Conn) error {
+		{name: "stream with half a proposal", proven: true, known: true, reach: func(a *attacker, conn net.Conn) error {
 			s, err := a.session(conn)
 			if err != nil {
 				return err
