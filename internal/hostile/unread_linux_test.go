@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -72,7 +73,8 @@ func TestCloseWhileNobodyReads(t *testing.T) {
 	}
 	v := newVictim(t, victimConfig{bare: true})
 	before := v.level()
-	for range each {
+	for i := range each {
+		from := fmt.Sprintf("127.3.%d.1", i)
 		for _, how := range []struct {
 			tls bool
 			do  func(*session) error
@@ -83,7 +85,7 @@ func TestCloseWhileNobodyReads(t *testing.T) {
 			if how.tls {
 				open = a.sessionOverTLS
 			}
-			s, err := open(v.connect(t, "127.0.0.2"))
+			s, err := open(v.connect(t, from))
 			check(t, err)
 			check(t, how.do(s))
 		}
