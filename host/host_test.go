@@ -108,6 +108,25 @@ func TestProtocolRefused(t *testing.T) {
 	}
 }
 
+// A reset can overtake the refusal: then it is a write that learns of it.
+func TestRefusalOfAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := testkit.Pair(t)
+		s, err := a.NewStream(t.Context(), b.ID(), "/none/1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprint(s, "\x02no message of multistream"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		var refused *host.ProtocolError
+		if _, err := fmt.Fprint(s, "more"); !errors.As(err, &refused) || refused.Peer != b.ID() || refused.Protocols[0] != "/none/1" {
+			t.Errorf("writing to a refused stream: %v", err)
+		}
+	})
+}
+
 func TestSecondProtocol(t *testing.T) {
 	a, b := testkit.Pair(t)
 	b.Handle("/echo/1", echo)

@@ -155,7 +155,7 @@ func (s *Stream) did(g *negotiation) {
 // reads the remote's.
 func (s *Stream) settle(g *negotiation) error {
 	if err := s.flush(g); err != nil {
-		return err
+		return s.refusal(err)
 	}
 	g.rmu.Lock()
 	defer g.rmu.Unlock()
@@ -283,11 +283,12 @@ func (s *Stream) Write(p []byte) (int, error) {
 	g.wmu.Lock()
 	n, err := s.writeFirst(g, p)
 	g.wmu.Unlock()
-	if err != nil || n == len(p) {
-		return n, err
+	if err == nil && n < len(p) {
+		var m int
+		m, err = s.mux.Write(p[n:])
+		n += m
 	}
-	m, err := s.mux.Write(p[n:])
-	return n + m, fromMux(err)
+	return n, s.refusal(fromMux(err))
 }
 
 // Close ends both directions: the remote reads io.EOF after what was written, and
@@ -320,7 +321,7 @@ func (s *Stream) CloseWrite() error {
 		return fromMux(s.mux.CloseWrite())
 	}
 	if err := s.flush(g); err != nil {
-		return err
+		return s.refusal(err)
 	}
 	if s.dir == DirInbound {
 		return fromMux(s.mux.CloseWrite())
@@ -441,12 +442,24 @@ func (c *Conn) negotiationError(err error, protos ...ProtocolID) error {
 	// A remote that refused, and then cannot understand what came with the proposal,
 	// resets the stream; that can overtake its refusal.
 	var refused *multistream.NotSupportedError
-	var reset *StreamError
 	err = fromMux(err)
-	if errors.As(err, &refused) || errors.As(err, &reset) && reset.Remote && reset.Code == CodeNegotiationFailed {
+	if errors.As(err, &refused) || isRefusal(err) {
 		return &ProtocolError{Peer: c.remote, Protocols: protos, Err: err}
 	}
 	return fmt.Errorf("host: agreeing on a protocol with %s: %w", c.remote, err)
+}
+
+// refusal words the error of a write that travelled with the proposal or behind it.
+func (s *Stream) refusal(err error) error {
+	if s.dir == DirOutbound && isRefusal(err) {
+		return &ProtocolError{Peer: s.conn.remote, Protocols: []ProtocolID{s.proto}, Err: err}
+	}
+	return err
+}
+
+func isRefusal(err error) bool {
+	var reset *StreamError
+	return errors.As(err, &reset) && reset.Remote && reset.Code == CodeNegotiationFailed
 }
 
 func isTimeout(err error) bool {
