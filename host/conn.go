@@ -45,6 +45,8 @@ type Conn struct {
 	limited  bool
 	opened   time.Time
 
+	datagrams Datagrams // nil: none
+
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
 	inbound   *atomic.Int32                // streams that the peer opened and that are served, on all its connections
 	refusals  refusals
@@ -98,6 +100,26 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 // NewStream opens a stream on this connection. See Host.NewStream.
 func (c *Conn) NewStream(ctx context.Context, protos ...ProtocolID) (*Stream, error) {
 	return c.newStream(ctx, protos)
+}
+
+// SendDatagram sends p as one message that arrives whole or not at all, on
+// connections of quic and webtransport; on others it returns ErrNoDatagrams. It
+// fails when p is larger than a packet on the way to the remote: 1,200 bytes
+// always fit.
+func (c *Conn) SendDatagram(p []byte) error {
+	if c.datagrams == nil {
+		return ErrNoDatagrams
+	}
+	return c.datagrams.SendDatagram(p)
+}
+
+// ReceiveDatagram waits for the next message that the remote sent with
+// SendDatagram. One that comes while nobody waits may be dropped.
+func (c *Conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
+	if c.datagrams == nil {
+		return nil, ErrNoDatagrams
+	}
+	return c.datagrams.ReceiveDatagram(ctx)
 }
 
 // Close ends the connection and all its streams.

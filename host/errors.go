@@ -20,6 +20,8 @@ var (
 	ErrNoAddrs = errors.New("host: no address of the peer is known: give one to Connect, or let a discovery find the peer")
 	// ErrDialSelf tells that a host was asked to connect to itself.
 	ErrDialSelf = errors.New("host: a host cannot connect to itself")
+	// ErrNoDatagrams tells that a connection carries streams alone.
+	ErrNoDatagrams = errors.New("host: the connection carries no datagrams: those of quic and webtransport do, if the remote allows it")
 	// ErrNoTransport tells that no transport of the host understands an address.
 	ErrNoTransport = errors.New("host: no transport of this host understands the address")
 )

@@ -23,6 +23,9 @@ const (
 	upgradeTimeout = 10 * time.Second
 	// closeTimeout bounds Close.
 	closeTimeout = 900 * time.Millisecond
+	// addrsEvery is how often a change of the host's addresses is looked for that
+	// nothing has told of, such as a certificate's that a transport has renewed.
+	addrsEvery = time.Minute
 	// interfacesAge is how old the list of this machine's addresses may be.
 	interfacesAge = 5 * time.Second
 )
@@ -35,6 +38,10 @@ type Config struct {
 	Limits     Limits
 	Logger     *slog.Logger // nil: silent
 
+	// Announce, when set, makes the addresses that are told to others, best first,
+	// out of those that the host listens on. It must not block.
+	Announce func(listening []multiaddr.Addr) []multiaddr.Addr
+
 	// Trace, when set, is called for every event, also those that subscriptions do
 	// not get, from the goroutine in which it happens. It must not block.
 	Trace func(Event)
@@ -46,6 +53,7 @@ type Host struct {
 	id         peer.ID
 	key        peer.PrivateKey
 	transports []Transport
+	announce   func([]multiaddr.Addr) []multiaddr.Addr
 	resolver   Resolver
 	limits     Limits
 	log        *slog.Logger
@@ -57,6 +65,7 @@ type Host struct {
 	offenders    offenders
 
 	done    chan struct{}                 // closed when Close begins
+	watch   sync.Once                     // starts watchAddrs
 	running atomic.Int64                  // goroutines of this host
 	start   func(f func(context.Context)) // starts one, with the host's context
 	cancel  context.CancelFunc
@@ -91,6 +100,7 @@ func New(cfg Config) (*Host, error) {
 		id:         cfg.Identity.ID(),
 		key:        cfg.Identity,
 		transports: slices.Clone(cfg.Transports),
+		announce:   cfg.Announce,
 		resolver:   cfg.Resolver,
 		limits:     cfg.Limits.withDefaults(),
 		log:        cfg.Logger,
@@ -229,6 +239,7 @@ func (h *Host) Listen(addr multiaddr.Addr) error {
 	h.mu.Lock()
 	h.listeners = append(h.listeners, l)
 	h.mu.Unlock()
+	h.watch.Do(func() { h.spawn(h.watchAddrs) })
 	if !h.spawn(func(ctx context.Context) { h.acceptLoop(ctx, l) }) {
 		l.Close()
 		return ErrClosed
@@ -317,6 +328,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	c := &Conn{
 		host: h, mux: tc.Mux, remote: tc.RemoteKey.ID(), key: tc.RemoteKey, local: tc.LocalAddr, addr: tc.RemoteAddr,
 		dir: dir, security: tc.Security, muxer: tc.Muxer, limited: tc.Limited, opened: time.Now(), done: make(chan struct{}),
+		datagrams: tc.Datagrams,
 	}
 	h.order.Lock()
 	defer h.order.Unlock()
@@ -535,18 +547,24 @@ func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (
 }
 
 // Addrs lists the addresses at which this host listens, best first: public ones,
-// those of private networks, those within this machine. They have no /p2p part;
+// those of private networks, those within this machine; or what Config.Announce
+// makes of them. They have no /p2p part;
 // see P2PAddrs.
 func (h *Host) Addrs() []multiaddr.Addr {
 	local := h.localIPs()
 	h.mu.RLock()
-	defer h.mu.RUnlock()
+	listeners := slices.Clone(h.listeners)
+	h.mu.RUnlock()
 	var addrs []multiaddr.Addr
-	for _, l := range h.listeners {
+	for _, l := range listeners {
 		addrs = append(addrs, specific(l.Addr(), local)...)
 	}
 	slices.SortStableFunc(addrs, func(a, b multiaddr.Addr) int { return cmp.Compare(b.Scope(), a.Scope()) })
-	return slices.Compact(addrs)
+	addrs = slices.Compact(addrs)
+	if h.announce != nil {
+		addrs = h.announce(addrs)
+	}
+	return addrs
 }
 
 // P2PAddrs is Addrs with this host's ID at the end of each: what to give to others.
@@ -563,6 +581,19 @@ func (h *Host) noteAddrs() {
 	h.mu.Unlock()
 	if !same {
 		h.hub.emit(AddrsChanged{Addrs: addrs})
+	}
+}
+
+func (h *Host) watchAddrs(ctx context.Context) {
+	tick := time.NewTicker(addrsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			h.noteAddrs()
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

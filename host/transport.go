@@ -11,7 +11,8 @@ import (
 // A Transport carries connections over one family of addresses. It gives the
 // host connections that are already authenticated and can carry many streams.
 //
-// Implemented by tcp and memory; may be implemented outside this module.
+// Implemented by tcp, quic and the other packages named in kith.go; may be
+// implemented outside this module, as examples/transport shows.
 // All methods are called from several goroutines at once.
 type Transport interface {
 	// CanDial tells whether Dial understands addr, which has no /p2p part.
@@ -91,6 +92,19 @@ type TransportConn struct {
 	Security   ProtocolID // "" when the transport has its own
 	Muxer      ProtocolID // "" when the transport has its own
 	Limited    bool       // bounded in bytes or time, as through a relay
+	Datagrams  Datagrams  // nil when the connection carries streams alone
+}
+
+// Datagrams are messages that a connection carries beside its streams: each arrives
+// whole or not at all, and in any order. Implemented by quic and webtransport.
+type Datagrams interface {
+	// SendDatagram sends p or fails at once; that it does not fail does not mean
+	// that p arrives.
+	SendDatagram(p []byte) error
+
+	// ReceiveDatagram waits for the next one. Those that nobody waits for are
+	// dropped when there are too many.
+	ReceiveDatagram(ctx context.Context) ([]byte, error)
 }
 
 // MuxedConn carries streams. Implemented by yamux (through upgrade) and by
