@@ -172,6 +172,11 @@ func (c *Conn) accept(plaintext []byte, static *ecdh.PublicKey, cfg Config) (pay
 	for _, h := range theirs.certHashes {
 		c.certHashes = append(c.certHashes, slices.Clone(h)) // not to keep the whole message
 	}
+	if cfg.CheckCertHashes != nil {
+		if err := cfg.CheckCertHashes(c.certHashes); err != nil {
+			return theirs, fmt.Errorf("noise: certificate hashes: %w", err)
+		}
+	}
 	return theirs, nil
 }
 

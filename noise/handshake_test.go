@@ -662,3 +662,50 @@ func (c *lateConn) Read(p []byte) (int, error) {
 	}
 	return c.Conn.Read(p)
 }
+
+func TestCheckCertHashes(t *testing.T) {
+	refusal := errors.New("not this one")
+	ca, cb := net.Pipe()
+	var seen [][]byte
+	_, _, errA, errB := shake(alice(t), bob(t), ca, cb,
+		Config{CheckCertHashes: func(hashes [][]byte) error { seen = hashes; return refusal }},
+		Config{CertHashes: [][]byte{{2, 2}, {3}}})
+	if len(seen) != 2 || !bytes.Equal(seen[0], []byte{2, 2}) || !bytes.Equal(seen[1], []byte{3}) {
+		t.Errorf("asked about %x", seen)
+	}
+	if !errors.Is(errA, refusal) {
+		t.Errorf("initiator: %v", errA)
+	}
+	if !errors.Is(errB, io.ErrUnexpectedEOF) { // alice has not said who she is
+		t.Errorf("responder: %v", errB)
+	}
+
+	// It decides over a peer that is known, also when there are no hashes, and on either side.
+	for _, accept := range []bool{true, false} {
+		ca, cb = net.Pipe()
+		asked := 0
+		client, server, errA, errB := shake(alice(t), bob(t), ca, cb, Config{}, Config{CheckCertHashes: func(hashes [][]byte) error {
+			asked++
+			if len(hashes) > 0 {
+				t.Errorf("hashes %x from nowhere", hashes)
+			}
+			if accept {
+				return nil
+			}
+			return refusal
+		}})
+		if asked != 1 || errA != nil || client == nil || accept != (errB == nil) || accept != (server != nil) {
+			t.Errorf("accept=%v: asked %d times, %v, %v", accept, asked, errA, errB)
+		}
+	}
+
+	// Somebody else than expected is not asked about.
+	ca, cb = net.Pipe()
+	_, _, errA, _ = shake(alice(t), bob(t), ca, cb, Config{Remote: alice(t).id, CheckCertHashes: func([][]byte) error {
+		t.Error("asked about a stranger's hashes")
+		return nil
+	}}, Config{})
+	if mismatch := (*MismatchError)(nil); !errors.As(errA, &mismatch) {
+		t.Error(errA)
+	}
+}

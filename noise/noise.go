@@ -61,6 +61,12 @@ type Config struct {
 	// peer. At most 32.
 	CertHashes [][]byte
 
+	// CheckCertHashes, if not nil, decides over the hashes that the peer sent, which
+	// may be none. It is called when the peer has proved who it is; if it
+	// returns an error, the handshake ends with it. An initiator has then not yet
+	// shown who it is, and the responder knows of no connection.
+	CheckCertHashes func(hashes [][]byte) error
+
 	// TCP is the socket beneath, for a conn that wraps one and, once the
 	// handshake is done, adds nothing to it: Conn then reads from it directly.
 	// A conn that is a *net.TCPConn itself needs no mention.
