@@ -29,6 +29,7 @@ const policy = `
 	tcp, memory, identify, ping, perf, mdns < kith < cmd/kith ;
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, memory < internal/hostile ;
+	identify, ping < internal/transporttest ;
 	tcp < examples/minimal ;
 `
 

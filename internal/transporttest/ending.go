@@ -1,0 +1,241 @@
+package transporttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kith-p2p/kith/host"
+)
+
+// closeLimit is how long CloseWithCode may take: the second that it promises, and
+// what a busy machine adds.
+const closeLimit = 1500 * time.Millisecond
+
+// The end of a connection ends all that waits on it, on both sides; both know who
+// ended it, and why.
+func testCloseConnection(t *testing.T, c Case) {
+	const many = 50
+	near, far := c.connect(t)
+	for _, dialer := range []bool{true, false} {
+		if !dialer {
+			far, near = c.connect(t)
+		}
+		var ours, theirs []<-chan result
+		for range many {
+			a, b := near.open(t, far)
+			ours, theirs = append(ours, reads(a)), append(theirs, reads(b))
+		}
+		a, b := near.open(t, far)
+		fill(t, a, 9)
+		ours = append(ours, writes(a, make([]byte, 64<<10)))
+		d, e := far.open(t, near)
+		fill(t, d, 10)
+		theirs = append(theirs, writes(d, make([]byte, 64<<10)))
+		blocked(t, "a read", ours[0])
+		blocked(t, "a read", theirs[0])
+
+		near.closeInTime(t, connCode)
+		await(t, "the end of our Serve", near.served)
+		await(t, "the end of the other side's Serve", far.served)
+		for i := range ours {
+			wantDead(t, "our own read or write", await(t, "our own reads to end", ours[i]).err)
+			wantDead(t, "the remote's read or write", await(t, "the remote's reads to end", theirs[i]).err)
+		}
+		if near.err == nil || far.err == nil {
+			t.Errorf("Serve returned %v and %v", near.err, far.err)
+		}
+		if !c.NoConnCodes {
+			wantCode(t, "our own Serve", near.err, connCode, false)
+			wantCode(t, "the remote's Serve", far.err, connCode, true)
+		}
+		for _, s := range []host.MuxedStream{a, b, d, e} {
+			wantDead(t, "a write", await(t, "a write", writes(s, []byte("x"))).err)
+			await(t, "Close", async(s.Close))
+			await(t, "Reset", async(func() error { return s.Reset(0) }))
+		}
+		for _, e := range []*end{near, far} {
+			_, err := e.Mux.OpenStream(t.Context())
+			wantDead(t, "OpenStream", err)
+			e.closeInTime(t, 0) // once more is nothing
+			if n := e.Mux.NumStreams(); n != 0 {
+				t.Errorf("%d streams are counted on a connection that has ended", n)
+			}
+		}
+	}
+}
+
+// wantCode checks what Serve says of the end of its connection.
+func wantCode(t testing.TB, what string, err error, code uint32, remote bool) {
+	t.Helper()
+	wantDead(t, what, err)
+	var coded interface {
+		ErrorCode() uint32
+		IsRemote() bool
+	}
+	if !errors.As(err, &coded) {
+		t.Errorf("%s: an error without ErrorCode and IsRemote: %v (%T)", what, err, err)
+	} else if coded.ErrorCode() != code || coded.IsRemote() != remote {
+		t.Errorf("%s: code %#x, by the remote: %v; want %#x, %v: %v", what, coded.ErrorCode(), coded.IsRemote(), code, remote, err)
+	}
+}
+
+// closeInTime ends the connection within the time that is promised.
+func (e *end) closeInTime(t testing.TB, code uint32) {
+	t.Helper()
+	start := time.Now()
+	await(t, "CloseWithCode", async(func() error { return e.Mux.CloseWithCode(code) }))
+	if took := time.Since(start); took > closeLimit {
+		t.Errorf("CloseWithCode took %v, want at most a second", took)
+	}
+}
+
+// A connection ends while both sides open, use and end streams.
+func testCloseWhileOpening(t *testing.T, c Case) {
+	near, far := c.connect(t)
+	near.echo()
+	far.echo()
+	var busy sync.WaitGroup
+	begun := make(chan struct{}, 16)
+	for i := range 16 {
+		e := near
+		if i%2 == 0 {
+			e = far
+		}
+		busy.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			for n := 0; ; n++ {
+				if err := e.roundTrip(ctx, fmt.Sprint("stream ", n)); err != nil {
+					if errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("using a connection that ends: %v", err)
+					}
+					return
+				}
+				if n == 3 {
+					begun <- struct{}{}
+				}
+			}
+		})
+	}
+	for range 16 {
+		await(t, "streams to be under way", begun)
+	}
+	near.closeInTime(t, connCode)
+	await(t, "the end of our Serve", near.served)
+	await(t, "the end of the other side's Serve", far.served)
+	finished := make(chan struct{})
+	go func() {
+		busy.Wait()
+		close(finished)
+	}()
+	await(t, "all to notice", finished)
+}
+
+// The other side's process is killed: everything that waits for it ends.
+func testKilled(t *testing.T, c Case) {
+	listening := startChild(t, c, order{Role: "listen"})
+	dialed, err := c.node(t).dial(t.Context(), listening.addr, listening.id)
+	check(t, err)
+	dialed.closes(t)
+
+	b := c.node(t)
+	l := b.listen(t, c.Listen(t)[0])
+	dialing := startChild(t, c, order{Role: "dial", Addr: l.Addr(), Peer: b.id})
+	accepted := await(t, "the connection from another process", l.conns).closes(t)
+
+	var waiting []<-chan result
+	for _, e := range []*end{dialed, accepted} {
+		waiting = append(waiting, reads(e.openHeld(t)))
+		s := e.openHeld(t)
+		fill(t, s, 11)
+		waiting = append(waiting, writes(s, make([]byte, 64<<10)))
+	}
+	for _, w := range waiting {
+		blocked(t, "a read or write", w)
+	}
+	limit := 5*time.Second + c.Silence*3/2
+	start := time.Now()
+	listening.kill(t)
+	dialing.kill(t)
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for i, w := range waiting {
+		select {
+		case r := <-w:
+			wantDead(t, "a read or write", r.err)
+		case <-timer.C:
+			t.Fatalf("not within %v of the end of the other process: read or write %d fails\n%s", limit, i, stacks())
+		}
+	}
+	t.Logf("noticed within %v", time.Since(start).Round(time.Millisecond))
+	for _, e := range []*end{dialed, accepted} {
+		await(t, "the end of Serve", e.served)
+		_, err := e.Mux.OpenStream(t.Context())
+		wantDead(t, "OpenStream", err)
+		if e.err == nil {
+			t.Error("Serve returned nil")
+		}
+	}
+}
+
+// openHeld opens a stream to a child, which never reads from it again.
+func (e *end) openHeld(t testing.TB) host.MuxedStream {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s, err := e.Mux.OpenStream(ctx)
+	check(t, err)
+	write(t, s, "!")
+	read(t, s, "!")
+	return s
+}
+
+// The other side's process is stopped: its connections stay open, and it withholds
+// everything. Our side can still do all that does not need it.
+func testStopped(t *testing.T, c Case) {
+	const most = 64 // streams whose windows are more than the system holds
+	child := startChild(t, c, order{Role: "listen"})
+	e, err := c.node(t).dial(t.Context(), child.addr, child.id)
+	check(t, err)
+	e.closes(t)
+	var held []host.MuxedStream
+	for range most {
+		held = append(held, e.openHeld(t))
+	}
+	child.stop(t)
+	var waiting []<-chan result
+	for _, s := range held {
+		waiting = append(waiting, reads(s), writes(s, make([]byte, 1<<20)))
+	}
+	for _, w := range waiting {
+		blocked(t, "a read or write", w)
+		break
+	}
+
+	start := time.Now()
+	s := held[0]
+	check(t, await(t, "Reset", async(func() error { return s.Reset(streamCode) })))
+	check(t, await(t, "deadlines to be set", async(func() error { return held[1].SetDeadline(past) })))
+	for i, w := range waiting[:4] {
+		switch r := await(t, "reads and writes to end", w); i {
+		case 0, 1:
+			c.wantReset(t, "a read or write", r.err, streamCode, false)
+		default:
+			wantTimeout(t, "a read or write", r.err)
+		}
+	}
+	if took := time.Since(start); took > closeLimit {
+		t.Errorf("a reset and a deadline took %v", took)
+	}
+	e.closeInTime(t, connCode)
+	await(t, "the end of Serve", e.served)
+	for _, w := range waiting[4:] {
+		wantDead(t, "a read or write", await(t, "reads and writes to end", w).err)
+	}
+}
