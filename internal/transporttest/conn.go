@@ -285,7 +285,7 @@ func receive(s io.Reader, seed byte, n int) error {
 
 const (
 	// quiet is how long a write waits until it counts as blocked for good.
-	quiet = 250 * time.Millisecond
+	quiet = 150 * time.Millisecond
 	// fillMax is more than any stream takes that nobody reads.
 	fillMax = 256 << 20
 )
@@ -293,22 +293,43 @@ const (
 // fill writes content until nothing more goes, and tells how much went.
 func fill(t testing.TB, s host.MuxedStream, seed byte) int {
 	t.Helper()
-	from, buf, total := content(seed), make([]byte, 32<<10), 0
-	for total < fillMax {
-		from.Read(buf)
-		s.SetWriteDeadline(time.Now().Add(quiet))
-		n, err := s.Write(buf)
-		total += n
-		if err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Fatalf("writing to who does not read, after %d bytes: %v", total, err)
-			}
-			s.SetWriteDeadline(time.Time{})
-			return total
-		}
+	r := await(t, "a stream that nobody reads is full", filling(s, seed))
+	if r.err != nil {
+		t.Fatalf("writing to who does not read, after %d bytes: %v", r.n, r.err)
 	}
-	t.Fatalf("a stream took %d bytes that nobody reads", total)
-	return 0
+	return r.n
+}
+
+// fillBoth fills two streams at the same time, with the content of 1 and of 2.
+func fillBoth(t testing.TB, a, b host.MuxedStream) (int, int) {
+	t.Helper()
+	other := filling(b, 2)
+	n := fill(t, a, 1)
+	r := await(t, "the other stream that nobody reads is full", other)
+	if r.err != nil {
+		t.Fatalf("writing to who does not read, after %d bytes: %v", r.n, r.err)
+	}
+	return n, r.n
+}
+
+func filling(s host.MuxedStream, seed byte) <-chan result {
+	return async(func() result {
+		from, buf, total := content(seed), make([]byte, 32<<10), 0
+		for total < fillMax {
+			from.Read(buf)
+			s.SetWriteDeadline(time.Now().Add(quiet))
+			n, err := s.Write(buf)
+			total += n
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				s.SetWriteDeadline(time.Time{})
+				return result{n: total}
+			}
+			if err != nil {
+				return result{total, err}
+			}
+		}
+		return result{total, errors.New("it does not end")}
+	})
 }
 
 // blocked fails a test whose read or write has returned.

@@ -49,7 +49,7 @@ func testDeadlinePast(t *testing.T, c Case) {
 
 // A read that waits follows its deadline.
 func testDeadlineMoved(t *testing.T, c Case) {
-	c.both(t, func(t *testing.T, from, to *end) {
+	c.bothAtOnce(t, func(t *testing.T, from, to *end) {
 		a, b := from.open(t, to)
 		check(t, a.SetReadDeadline(time.Now().Add(quiet/5)))
 		start := time.Now()

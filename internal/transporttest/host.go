@@ -117,6 +117,7 @@ func testHost(t *testing.T, c Case) {
 	blocked(t, "a read", waiting)
 	check(t, b.Close())
 	wantDead(t, "a read", await(t, "the end of a read from a host that closes", waiting).err)
+	until(t, "the connection is gone", func() bool { return len(a.Conns()) == 0 })
 	if _, err := a.Connect(ctx, peer.AddrInfo{ID: b.ID(), Addrs: addrs}); err == nil {
 		t.Error("connected to a host that is closed")
 	} else if errors.Is(err, net.ErrClosed) {

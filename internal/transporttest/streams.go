@@ -29,6 +29,22 @@ func (c Case) both(t *testing.T, f func(t *testing.T, from, to *end)) {
 	until(t, "streams that have ended are not counted", func() bool { return near.Mux.NumStreams() == 0 && far.Mux.NumStreams() == 0 })
 }
 
+// bothAtOnce is both for what takes long.
+func (c Case) bothAtOnce(t *testing.T, f func(t *testing.T, from, to *end)) {
+	near, far := c.connect(t)
+	t.Run("at once", func(t *testing.T) {
+		t.Run("dialer", func(t *testing.T) {
+			t.Parallel()
+			f(t, near, far)
+		})
+		t.Run("listener", func(t *testing.T) {
+			t.Parallel()
+			f(t, far, near)
+		})
+	})
+	until(t, "streams that have ended are not counted", func() bool { return near.Mux.NumStreams() == 0 && far.Mux.NumStreams() == 0 })
+}
+
 // Reads and writes of nothing return at once and change nothing.
 func testEmpty(t *testing.T, c Case) {
 	c.both(t, func(t *testing.T, from, to *end) {
@@ -354,9 +370,8 @@ func testResetWhileBlocked(t *testing.T, c Case) {
 			if first == "the other" {
 				a, b = b, a
 			}
-			fill(t, b, 4)
-			fill(t, a, 5)
-			// Reading would let the other write: the remote's reads wait on a stream of their own.
+			fillBoth(t, a, b)
+			// Reading would let the other write: reads wait on a stream of their own.
 			aWrites, bWrites := writes(a, make([]byte, 64<<10)), writes(b, make([]byte, 64<<10))
 			blocked(t, "our own write", aWrites)
 			blocked(t, "the remote's write", bWrites)
@@ -385,8 +400,7 @@ func testSlowReader(t *testing.T, c Case) {
 	near, far := c.connect(t)
 	a, b := near.open(t, far)
 	d, e := far.open(t, near)
-	went := fill(t, a, 6)
-	back := fill(t, d, 7)
+	went, back := fillBoth(t, a, d)
 	near.echo()
 	far.echo()
 	for i := range 100 {
@@ -398,7 +412,7 @@ func testSlowReader(t *testing.T, c Case) {
 		from, to host.MuxedStream
 		seed     byte
 		n        int
-	}{{a, b, 6, went}, {d, e, 7, back}} {
+	}{{a, b, 1, went}, {d, e, 2, back}} {
 		received := async(func() error { return receive(s.to, s.seed, s.n) })
 		check(t, await(t, "CloseWrite", async(s.from.CloseWrite)))
 		if err := await(t, "what a slow reader reads", received); err != nil {
@@ -433,9 +447,10 @@ func testAllAtOnce(t *testing.T, c Case) {
 				s.SetDeadline(time.Now().Add(patience))
 				var users sync.WaitGroup
 				users.Go(func() { io.Copy(io.Discard, plain{rw{s}}) })
-				users.Go(func() { send(s, 1, r.IntN(200_000)) })
+				size := r.IntN(200_000)
+				users.Go(func() { send(s, 1, size) })
 				users.Go(func() { send(s, 2, 50_000) })
-				users.Go(func() { s.SetReadDeadline(time.Now().Add(patience)) })
+				users.Go(func() { s.SetReadDeadline(time.Now().Add(quiet)) })
 				ways := []func(){
 					func() { s.Close() }, func() { s.CloseWrite() }, func() { s.Reset(streamCode) }, func() { s.CloseRead() },
 					func() { s.SetDeadline(time.Unix(1, 0)) },
