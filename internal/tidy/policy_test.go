@@ -24,6 +24,8 @@ const policy = `
 	peer, internal/wire < noise, p2ptls ;
 	peer, multistream, internal/drive < host ;
 	host, noise, p2ptls, yamux < upgrade < tcp, memory ;
+	NONE < udp ;
+	udp, host, p2ptls < quic ;
 	internal/drive, multiaddr, peer < mdns ;
 	host < identify, ping, perf ;
 	tcp, memory, identify, ping, perf, mdns < kith < cmd/kith ;

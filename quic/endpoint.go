@@ -1,0 +1,551 @@
+package quic
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/udp"
+)
+
+const (
+	// handshakeTimeout is how long a handshake may go without a packet of the remote.
+	// Ten round trips around the world fit.
+	handshakeTimeout = 5 * time.Second
+
+	// defaultIdleTimeout is how long a connection lives without a packet of the
+	// remote, if the remote does not say less.
+	defaultIdleTimeout = 30 * time.Second
+
+	// keepAlive is how often an idle connection sends a packet. rust-libp2p gives
+	// connections up after 10 s, and NATs forget UDP mappings after 30 s.
+	keepAlive = 5 * time.Second
+
+	// Windows are what the remote may send before we have read it, in bytes. They
+	// start with what one round trip of 100 ms at 40 Mbit/s carries and grow with what
+	// the reader takes, up to go-libp2p's.
+	initialStreamWindow = 512 << 10
+	maxStreamWindow     = 10 << 20
+	initialConnWindow   = 768 << 10
+	maxConnWindow       = 15 << 20
+
+	// defaultIncomingStreams is how many streams the remote may have open: as many as
+	// host.Limits lets a peer have. An idle one takes about 3 KiB.
+	defaultIncomingStreams = 1024
+
+	// incomingUniStreams are those in one direction. libp2p has none; HTTP/3 has three
+	// and may have one that means nothing, and WebTransport as many as a user opens.
+	incomingUniStreams = 16
+
+	// acceptQueue is how many connections wait for Accept. The host takes each at
+	// once; the queue bridges the time for which it is not scheduled.
+	acceptQueue = 128
+)
+
+// EndpointConfig describes an Endpoint. The zero value works.
+type EndpointConfig struct {
+	// Sockets are shared with what is not QUIC. Nil: the endpoint's own.
+	Sockets *udp.Sockets
+
+	// Key makes that peers notice at once when this host was restarted and has
+	// forgotten their connections: what tells them is derived from it. Zero: they
+	// notice after their idle timeout.
+	Key peer.PrivateKey
+
+	// MaxIncomingStreams is how many streams the remote of one connection may have
+	// open. Default 1024.
+	MaxIncomingStreams int
+
+	// IdleTimeout is how long a connection lives without a packet of the remote; the
+	// remote may want less. Default 30 s, at least 6 s: an idle connection sends a
+	// packet every 5 s.
+	IdleTimeout time.Duration
+}
+
+// An Endpoint has the QUIC connections of a host, those dialed and those accepted,
+// over as few UDP sockets as possible: a dial leaves from a socket that is listened
+// on, so that a NAT maps both to one public port. QUIC of libp2p and of HTTP/3 share
+// a socket and are told apart by the application protocol (ALPN) that clients name.
+type Endpoint struct {
+	sockets *udp.Sockets
+	config  *quicgo.Config
+	reset   *quicgo.StatelessResetKey // nil: none
+	gate    gate
+
+	mu     sync.Mutex
+	open   map[netip.AddrPort]*socket
+	closed bool
+}
+
+// NewEndpoint makes an endpoint. It opens nothing.
+func NewEndpoint(cfg EndpointConfig) *Endpoint {
+	if cfg.Sockets == nil {
+		cfg.Sockets = new(udp.Sockets)
+	}
+	streams := int64(cfg.MaxIncomingStreams)
+	if streams == 0 {
+		streams = defaultIncomingStreams
+	}
+	idle := cfg.IdleTimeout
+	if idle <= 0 {
+		idle = defaultIdleTimeout
+	}
+	e := &Endpoint{
+		sockets: cfg.Sockets,
+		open:    make(map[netip.AddrPort]*socket),
+		config: &quicgo.Config{
+			Versions:                       []quicgo.Version{quicgo.Version1},
+			HandshakeIdleTimeout:           handshakeTimeout,
+			MaxIdleTimeout:                 idle,
+			KeepAlivePeriod:                keepAlive,
+			InitialStreamReceiveWindow:     initialStreamWindow,
+			MaxStreamReceiveWindow:         maxStreamWindow,
+			InitialConnectionReceiveWindow: initialConnWindow,
+			MaxConnectionReceiveWindow:     maxConnWindow,
+			MaxIncomingStreams:             streams,
+			MaxIncomingUniStreams:          incomingUniStreams,
+			EnableDatagrams:                true,
+			// WebTransport needs it; it changes nothing where it is not used.
+			EnableStreamResetPartialDelivery: true,
+		},
+	}
+	if !cfg.Key.IsZero() {
+		e.reset = resetKey(cfg.Key)
+	}
+	return e
+}
+
+// resetKey derives the key from which stateless resets are made.
+// https://www.rfc-editor.org/rfc/rfc9000.html#section-10.3.2
+func resetKey(key peer.PrivateKey) *quicgo.StatelessResetKey {
+	b, err := hkdf.Key(sha256.New, key.Marshal(), nil, "kith quic stateless reset", len(quicgo.StatelessResetKey{}))
+	if err != nil {
+		return nil // not with this hash and this length
+	}
+	return (*quicgo.StatelessResetKey)(b)
+}
+
+// A socket is a UDP socket and quic-go's work on it. It lives as long as it has a
+// listener or a connection.
+type socket struct {
+	endpoint *Endpoint
+	conn     *udp.QUICConn
+	local    netip.AddrPort
+	tr       *quicgo.Transport
+
+	// guarded by Endpoint.mu
+	server    *quicgo.EarlyListener // nil: nobody listens
+	listeners map[string]*Listener  // by ALPN
+	conns     map[*quicgo.Conn]bool // that use the socket, or have used it; true: dialed
+	dials     int                   // that are running
+	gone      bool                  // its address is not ours any more
+}
+
+// socket finds or opens the socket at ap. e.mu is held.
+func (e *Endpoint) socket(ap netip.AddrPort) (*socket, error) {
+	if e.closed {
+		return nil, fmt.Errorf("quic: the endpoint is closed: %w", net.ErrClosed)
+	}
+	if s := e.open[ap]; s != nil {
+		return s, nil
+	}
+	conn, err := e.sockets.QUIC(ap)
+	if err != nil {
+		return nil, fmt.Errorf("quic: %w", err)
+	}
+	s := &socket{
+		endpoint:  e,
+		conn:      conn,
+		local:     conn.LocalAddrPort(),
+		listeners: make(map[string]*Listener),
+		conns:     make(map[*quicgo.Conn]bool),
+	}
+	s.tr = &quicgo.Transport{
+		Conn:                conn,
+		StatelessResetKey:   e.reset,
+		VerifySourceAddress: e.gate.wantsRetry,
+		ConnContext:         e.gate.enter,
+	}
+	e.open[s.local] = s
+	return s, nil
+}
+
+// release closes the socket if nobody needs it. e.mu is held; what is returned is
+// called without it.
+func (s *socket) release() func() {
+	if len(s.listeners) > 0 || len(s.conns) > 0 || s.dials > 0 || s.endpoint.open[s.local] != s {
+		return func() {}
+	}
+	delete(s.endpoint.open, s.local)
+	return s.close
+}
+
+func (s *socket) close() {
+	s.tr.Close()
+	s.conn.Close()
+}
+
+// keep counts conn as a user of the socket until it ends. It tells whether the
+// endpoint is still open.
+func (s *socket) keep(conn *quicgo.Conn, dialed bool) bool {
+	e := s.endpoint
+	e.mu.Lock()
+	closed := e.closed
+	_, kept := s.conns[conn]
+	if !closed && !kept {
+		s.conns[conn] = dialed
+	}
+	e.mu.Unlock()
+	if closed || kept {
+		return !closed
+	}
+	context.AfterFunc(conn.Context(), func() {
+		e.mu.Lock()
+		delete(s.conns, conn)
+		release := s.release()
+		e.mu.Unlock()
+		release()
+	})
+	return true
+}
+
+// Listen takes in connections at ap whose client names alpn. Others can listen at
+// the same address with other names. The port can be 0 for any free one. conf gives
+// the TLS configuration for a client, which must name alpn too.
+func (e *Endpoint) Listen(ap netip.AddrPort, alpn string, conf func(*tls.ClientHelloInfo) (*tls.Config, error)) (*Listener, error) {
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s, err := e.socket(ap)
+	if err != nil {
+		return nil, err
+	}
+	if s.listeners[alpn] != nil {
+		return nil, fmt.Errorf("quic: %s is listened on for %q already", s.local, alpn)
+	}
+	if s.server == nil {
+		s.server, err = s.tr.ListenEarly(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: s.tlsConfig}, e.config)
+		if err != nil {
+			go s.release()()
+			return nil, fmt.Errorf("quic: %w", err)
+		}
+		go s.accept(s.server)
+	}
+	l := &Listener{socket: s, alpn: alpn, conf: conf, queue: make(chan *quicgo.Conn, acceptQueue), done: make(chan struct{})}
+	s.listeners[alpn] = l
+	return l, nil
+}
+
+// tlsConfig picks the listener whose name the client likes best.
+func (s *socket) tlsConfig(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	s.endpoint.mu.Lock()
+	var l *Listener
+	for _, alpn := range hello.SupportedProtos {
+		if l = s.listeners[alpn]; l != nil {
+			break
+		}
+	}
+	s.endpoint.mu.Unlock()
+	if l == nil {
+		return nil, fmt.Errorf("quic: the client speaks %q, nobody here does", hello.SupportedProtos)
+	}
+	return l.conf(hello)
+}
+
+// accept hands connections to their listeners.
+func (s *socket) accept(server *quicgo.EarlyListener) {
+	for {
+		conn, err := server.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		s.endpoint.gate.leave(conn.Context())
+		s.endpoint.mu.Lock()
+		l := s.listeners[conn.ConnectionState().TLS.NegotiatedProtocol]
+		s.endpoint.mu.Unlock()
+		if l == nil || !s.keep(conn, false) {
+			conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
+			continue
+		}
+		select {
+		case l.queue <- conn:
+		default:
+			conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeResourceLimit), "")
+		}
+	}
+}
+
+// A Listener takes in connections for one application protocol on one socket.
+type Listener struct {
+	socket *socket
+	alpn   string
+	conf   func(*tls.ClientHelloInfo) (*tls.Config, error)
+	queue  chan *quicgo.Conn
+	done   chan struct{}
+	once   sync.Once
+}
+
+// Accept waits for the next connection. Its client has not proved who it is: that is
+// known when its HandshakeComplete is closed.
+func (l *Listener) Accept(ctx context.Context) (*quicgo.Conn, error) {
+	select {
+	case <-l.done:
+		return nil, errListenerClosed
+	default:
+	}
+	select {
+	case conn := <-l.queue:
+		return conn, nil
+	case <-l.done:
+		return nil, errListenerClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+var errListenerClosed = fmt.Errorf("quic: the listener is closed: %w", net.ErrClosed)
+
+// Addr is the address listened on, with the real port.
+func (l *Listener) Addr() netip.AddrPort { return l.socket.local }
+
+// Close ends Accept. Connections accepted before stay, and keep the socket open.
+func (l *Listener) Close() error {
+	l.once.Do(func() {
+		close(l.done)
+		s := l.socket
+		e := s.endpoint
+		e.mu.Lock()
+		delete(s.listeners, l.alpn)
+		var server *quicgo.EarlyListener
+		if len(s.listeners) == 0 {
+			server, s.server = s.server, nil
+		}
+		release := s.release()
+		e.mu.Unlock()
+		if server != nil {
+			server.Close()
+		}
+		for len(l.queue) > 0 {
+			(<-l.queue).CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
+		}
+		release()
+	})
+	return nil
+}
+
+// Dial connects to the address to. It returns when ctx ends. The connection leaves
+// from a socket that is listened on and can reach the address, else from one of its own kind.
+func (e *Endpoint) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config) (*quicgo.Conn, error) {
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	e.mu.Lock()
+	s, err := e.source(to.Addr())
+	if err == nil {
+		s.dials++
+	}
+	e.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := s.tr.Dial(ctx, net.UDPAddrFromAddrPort(to), conf, e.config)
+	if err == nil && !s.keep(conn, true) {
+		conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
+		err = net.ErrClosed
+	}
+	e.mu.Lock()
+	s.dials--
+	release := s.release()
+	e.mu.Unlock()
+	release()
+	if err != nil {
+		return nil, fmt.Errorf("quic: %w", err)
+	}
+	return conn, nil
+}
+
+// source finds the socket from which to dial to: one that is listened on, on all
+// addresses rather than on one, else any of the family. e.mu is held.
+func (e *Endpoint) source(to netip.Addr) (*socket, error) {
+	var best *socket
+	for _, s := range e.open {
+		if s.reaches(to) && (best == nil || s.rank() > best.rank() || s.rank() == best.rank() && s.local.Compare(best.local) < 0) {
+			best = s
+		}
+	}
+	if best != nil {
+		return best, nil
+	}
+	from := netip.IPv4Unspecified()
+	if to.Is6() {
+		from = netip.IPv6Unspecified()
+	}
+	return e.socket(netip.AddrPortFrom(from, 0))
+}
+
+// reaches tells whether packets from the socket can get to an IP address.
+func (s *socket) reaches(to netip.Addr) bool {
+	from := s.local.Addr()
+	return from.Is4() == to.Is4() && !s.gone &&
+		(from.IsUnspecified() || from.IsLoopback() == to.IsLoopback() && (s.server != nil || !s.bound()))
+}
+
+func (s *socket) bound() bool { return !s.local.Addr().IsUnspecified() }
+
+func (s *socket) rank() int {
+	rank := 0
+	if s.server != nil {
+		rank += 2
+	}
+	if !s.bound() {
+		rank++
+	}
+	return rank
+}
+
+// Close ends all connections and listeners of the endpoint.
+func (e *Endpoint) Close() error {
+	e.mu.Lock()
+	e.closed = true
+	var listeners []*Listener
+	var conns []*quicgo.Conn
+	sockets := make([]*socket, 0, len(e.open))
+	for _, s := range e.open {
+		sockets = append(sockets, s)
+		for _, l := range s.listeners {
+			listeners = append(listeners, l)
+		}
+		for conn := range s.conns {
+			conns = append(conns, conn)
+		}
+	}
+	clear(e.open)
+	e.mu.Unlock()
+	for _, l := range listeners {
+		l.Close()
+	}
+	var all sync.WaitGroup
+	for _, conn := range conns {
+		all.Go(func() { closeConn(conn, host.ConnCodeShutdown) })
+	}
+	all.Wait()
+	for _, s := range sockets {
+		s.close()
+	}
+	return nil
+}
+
+// closeConn ends a connection and tells the remote why. It takes at most a second.
+func closeConn(conn *quicgo.Conn, code uint32) {
+	// quic-go first sends what it has packed, and waits for the kernel.
+	go conn.CloseWithError(quicgo.ApplicationErrorCode(code), "")
+	timeout := time.NewTimer(time.Second)
+	defer timeout.Stop()
+	select {
+	case <-conn.Context().Done():
+	case <-timeout.C:
+	}
+}
+
+// Rebind moves connections that were dialed to where dials leave from now, and
+// returns when all have moved, or when ctx ends. A connection that cannot move
+// stays where it is. Streams notice nothing but a delay.
+//
+// It is to be called when the machine's addresses have changed. It needs no listener;
+// sockets that are listened on at an address which is gone are left alone.
+// https://www.rfc-editor.org/rfc/rfc9000.html#section-9
+func (e *Endpoint) Rebind(ctx context.Context) error {
+	ours, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("quic: which addresses this machine has: %w", err)
+	}
+	type move struct {
+		conn *quicgo.Conn
+		to   *socket
+	}
+	var moves []move
+	var failed []error
+	e.mu.Lock()
+	for _, s := range e.open {
+		s.gone = s.bound() && !s.local.Addr().IsLoopback() && !slices.ContainsFunc(ours, func(a net.Addr) bool {
+			prefix, err := netip.ParsePrefix(a.String())
+			return err == nil && prefix.Addr().WithZone("") == s.local.Addr().WithZone("")
+		})
+	}
+	for _, conn := range e.dialed() {
+		remote := conn.RemoteAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+		to, err := e.source(remote)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		to.dials++
+		moves = append(moves, move{conn, to})
+	}
+	e.mu.Unlock()
+	var all sync.WaitGroup
+	errs := make([]error, len(moves))
+	for i, m := range moves {
+		all.Go(func() {
+			errs[i] = m.to.adopt(ctx, m.conn)
+			e.mu.Lock()
+			m.to.dials--
+			release := m.to.release()
+			e.mu.Unlock()
+			release()
+		})
+	}
+	all.Wait()
+	return errors.Join(append(failed, errs...)...)
+}
+
+// dialed lists the connections that were dialed. e.mu is held.
+func (e *Endpoint) dialed() []*quicgo.Conn {
+	seen := make(map[*quicgo.Conn]bool)
+	for _, s := range e.open {
+		for conn, dialed := range s.conns {
+			if dialed {
+				seen[conn] = true
+			}
+		}
+	}
+	conns := make([]*quicgo.Conn, 0, len(seen))
+	for conn := range seen {
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+// adopt moves a connection to this socket, after the remote has answered there.
+func (s *socket) adopt(ctx context.Context, conn *quicgo.Conn) error {
+	path, err := conn.AddPath(s.tr)
+	if err != nil {
+		return fmt.Errorf("quic: moving the connection to %s: %w", conn.RemoteAddr(), err)
+	}
+	// Before the first packet: the socket has to outlive the connection from there on.
+	if !s.keep(conn, true) {
+		return net.ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	stop := context.AfterFunc(conn.Context(), cancel)
+	defer stop()
+	if err := path.Probe(ctx); err != nil {
+		path.Close()
+		return fmt.Errorf("quic: moving the connection to %s: no answer from there to %s: %w", conn.RemoteAddr(), s.local, err)
+	}
+	if err := path.Switch(); err != nil {
+		return fmt.Errorf("quic: moving the connection to %s: %w", conn.RemoteAddr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,283 @@
+package udp
+
+import (
+	"encoding/binary"
+	"net"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batch is how many messages one system call reads at most. quic-go asks for as
+	// many packets at a time.
+	batch = 8
+
+	// messageSize is the room for one message, in bytes. The kernel puts together no
+	// more than the largest UDP packet.
+	messageSize = 64 << 10
+
+	// oobSize is the room for what the kernel tells about a message, in bytes. It
+	// tells at most the segment size (24), the traffic class (24) and the local
+	// address (40).
+	oobSize = 128
+
+	// readTries is how often a read may fail before the socket is given up.
+	readTries = 100
+
+	// maxNames bounds the addresses that are kept ready, because making one from what
+	// the kernel gives takes two allocations: 64 KiB. When there are more, all are
+	// forgotten.
+	maxNames = 512
+)
+
+// message is struct mmsghdr of recvmmsg(2).
+type message struct {
+	hdr unix.Msghdr
+	len uint32
+}
+
+// A reader takes packets from a socket. One goroutine uses it at a time.
+type reader struct {
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	other atomic.Pointer[otherConn] // gets what is not QUIC; nil: nobody does
+
+	// what recvmmsg fills; the pointers between them never change
+	messages [batch]message
+	vectors  [batch]unix.Iovec
+	names    [batch]unix.RawSockaddrInet6
+	oob      [batch][oobSize]byte
+	room     []byte
+	receive  func(fd uintptr) bool // a field, so that no call allocates it
+	received int
+	failed   error
+
+	// what was read and is not yet handed out
+	next  int    // the message after the current one
+	rest  []byte // of the current message
+	size  int    // of its segments; the last may be shorter
+	from  *net.UDPAddr
+	about []byte // its control messages, but for the segment size
+
+	addrs map[unix.RawSockaddrInet6]*net.UDPAddr
+}
+
+func newReader(conn *net.UDPConn) (*reader, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	// A kernel before 5.0 does not know this, and gives every packet by itself.
+	raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1) })
+	r := &reader{
+		conn:  conn,
+		raw:   raw,
+		room:  make([]byte, batch*messageSize),
+		addrs: make(map[unix.RawSockaddrInet6]*net.UDPAddr),
+	}
+	for i := range r.messages {
+		r.vectors[i].Base = &r.room[i*messageSize]
+		r.vectors[i].SetLen(messageSize)
+		h := &r.messages[i].hdr
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Iov = &r.vectors[i]
+		h.SetIovlen(1)
+		h.Control = &r.oob[i][0]
+	}
+	r.receive = r.recvmmsg
+	return r, nil
+}
+
+// recvmmsg reads what is there and tells whether that was anything.
+func (r *reader) recvmmsg(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.messages[0])), batch, 0, 0, 0)
+		switch errno {
+		case 0:
+			r.received, r.failed = int(n), nil
+			return true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return false
+		default:
+			r.received, r.failed = 0, os.NewSyscallError("recvmmsg", errno)
+			return true
+		}
+	}
+}
+
+// packet returns the next packet. It waits for one if wait is set, and otherwise
+// returns nil when none is left of those read. What it returns is valid until the next call.
+func (r *reader) packet(wait bool) ([]byte, error) {
+	for len(r.rest) == 0 {
+		if r.next == r.received {
+			if !wait {
+				return nil, nil
+			}
+			if err := r.read(); err != nil {
+				return nil, err
+			}
+		}
+		r.open(r.next)
+		r.next++
+	}
+	size := min(r.size, len(r.rest))
+	p := r.rest[:size]
+	r.rest = r.rest[size:]
+	return p, nil
+}
+
+func (r *reader) read() error {
+	r.next, r.received = 0, 0
+	for tries := 0; r.received == 0; tries++ {
+		for i := range r.messages {
+			h := &r.messages[i].hdr
+			r.names[i] = unix.RawSockaddrInet6{} // an IPv4 address is shorter, and they are compared
+			h.Namelen = unix.SizeofSockaddrInet6
+			h.SetControllen(oobSize)
+		}
+		if err := r.raw.Read(r.receive); err != nil {
+			return &net.OpError{Op: "read", Net: "udp", Source: r.conn.LocalAddr(), Err: err}
+		}
+		// An error can be about an earlier packet of ours and say nothing of the next
+		// read. quic-go would take what it has read last for packets.
+		if r.failed != nil && tries == readTries {
+			return &net.OpError{Op: "read", Net: "udp", Source: r.conn.LocalAddr(), Err: r.failed}
+		}
+	}
+	return nil
+}
+
+// open makes message i the current one.
+func (r *reader) open(i int) {
+	m := &r.messages[i]
+	r.rest = r.room[i*messageSize:][:m.len]
+	r.size = len(r.rest)
+	r.about = r.oob[i][:m.hdr.Controllen]
+	r.from = r.addr(&r.names[i])
+	// The segment size comes first, if the message has segments at all.
+	if len(r.about) < unix.SizeofCmsghdr {
+		return
+	}
+	h, data, behind, err := unix.ParseOneSocketControlMessage(r.about)
+	if err != nil || h.Level != unix.IPPROTO_UDP || h.Type != unix.UDP_GRO {
+		return
+	}
+	if size := cmsgInt(data); size > 0 {
+		r.size = size
+	}
+	r.about = behind
+}
+
+// cmsgInt reads a C int; the kernel has given 16 bits in some versions.
+func cmsgInt(b []byte) int {
+	switch {
+	case len(b) >= 4:
+		return int(int32(binary.NativeEndian.Uint32(b)))
+	case len(b) >= 2:
+		return int(binary.NativeEndian.Uint16(b))
+	}
+	return 0
+}
+
+// addr gives the address that name stands for. Packets of one sender share it;
+// nobody changes it.
+func (r *reader) addr(name *unix.RawSockaddrInet6) *net.UDPAddr {
+	if addr := r.addrs[*name]; addr != nil {
+		return addr
+	}
+	addr := new(net.UDPAddr)
+	switch name.Family {
+	case unix.AF_INET:
+		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		addr.IP = append(addr.IP, sa.Addr[:]...)
+		addr.Port = port(sa.Port)
+	case unix.AF_INET6:
+		addr.IP = append(addr.IP, name.Addr[:]...)
+		addr.Port = port(name.Port)
+		if name.Scope_id != 0 {
+			addr.Zone = zone(int(name.Scope_id))
+		}
+	}
+	if len(r.addrs) >= maxNames {
+		clear(r.addrs)
+	}
+	r.addrs[*name] = addr
+	return addr
+}
+
+// port reads one in network byte order.
+func port(p uint16) int {
+	return int(binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&p))[:]))
+}
+
+func zone(index int) string {
+	if ifi, err := net.InterfaceByIndex(index); err == nil {
+		return ifi.Name
+	}
+	return strconv.Itoa(index)
+}
+
+// quic returns the next packet that is QUIC. See packet.
+func (r *reader) quic(wait bool) ([]byte, error) {
+	for {
+		p, err := r.packet(wait)
+		if err != nil || p == nil || p[0] >= firstQUIC {
+			return p, err
+		}
+		if other := r.other.Load(); other != nil {
+			other.deliver(p, r.from)
+		}
+	}
+}
+
+// pump hands out what is not QUIC until the socket ends, and drops the rest.
+func (r *reader) pump() {
+	for {
+		if _, err := r.quic(true); err != nil {
+			return
+		}
+	}
+}
+
+// ReadBatch reads packets, at least one, and waits for the first.
+func (c *QUICConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+	r := c.socket.reader
+	for i := range ms {
+		p, err := r.quic(i == 0)
+		if p == nil || err != nil {
+			return i, err
+		}
+		m := &ms[i]
+		m.N = copy(m.Buffers[0], p) // a longer one is longer than quic-go allows its peers
+		m.NN = copy(m.OOB, r.about)
+		m.Addr = r.from
+		m.Flags = 0
+	}
+	return len(ms), nil
+}
+
+// ReadMsgUDP reads one packet.
+func (c *QUICConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	r := c.socket.reader
+	p, err := r.quic(true)
+	if err != nil {
+		return 0, 0, 0, nil, err
+	}
+	return copy(b, p), copy(oob, r.about), 0, r.from, nil
+}
+
+// ReadFrom reads one packet.
+func (c *QUICConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, _, _, addr, err := c.ReadMsgUDP(b, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, addr, nil
+}

@@ -1,0 +1,65 @@
+//go:build !linux
+
+package udp
+
+import (
+	"net"
+	"sync/atomic"
+
+	"golang.org/x/net/ipv4"
+)
+
+// A reader takes packets from a socket, one at a time. One goroutine uses it at a time.
+type reader struct {
+	conn  *net.UDPConn
+	other atomic.Pointer[otherConn] // gets what is not QUIC; nil: nobody does
+}
+
+func newReader(conn *net.UDPConn) (*reader, error) { return &reader{conn: conn}, nil }
+
+// quic waits for the next packet that is QUIC.
+func (r *reader) quic(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	for {
+		n, oobn, flags, addr, err = r.conn.ReadMsgUDP(b, oob)
+		if err != nil || n > 0 && b[0] >= firstQUIC {
+			return n, oobn, flags, addr, err
+		}
+		if other := r.other.Load(); other != nil && n > 0 {
+			other.deliver(b[:n], addr)
+		}
+	}
+}
+
+// pump hands out what is not QUIC until the socket ends, and drops the rest.
+func (r *reader) pump() {
+	b := make([]byte, otherSize)
+	for {
+		if _, _, _, _, err := r.quic(b, nil); err != nil {
+			return
+		}
+	}
+}
+
+// ReadBatch reads one packet.
+func (c *QUICConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+	n, oobn, flags, addr, err := c.socket.reader.quic(ms[0].Buffers[0], ms[0].OOB)
+	if err != nil {
+		return 0, err
+	}
+	ms[0].N, ms[0].NN, ms[0].Flags, ms[0].Addr = n, oobn, flags, addr
+	return 1, nil
+}
+
+// ReadMsgUDP reads one packet.
+func (c *QUICConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
+	return c.socket.reader.quic(b, oob)
+}
+
+// ReadFrom reads one packet.
+func (c *QUICConn) ReadFrom(b []byte) (int, net.Addr, error) {
+	n, _, _, addr, err := c.socket.reader.quic(b, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	return n, addr, nil
+}
