@@ -6,7 +6,9 @@
 // same public port, which hole punching needs. When that port cannot be used for
 // a dial, any free one is.
 //
-// Read in this order: tcp.go, reuse_unix.go.
+// A port can be shared with WebSocket: see Ports.
+//
+// Read in this order: tcp.go, ports.go, peek_unix.go, reuse_unix.go.
 //
 // Specification: https://github.com/libp2p/specs/blob/master/addressing/README.md.
 //

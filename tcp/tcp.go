@@ -27,6 +27,10 @@ const (
 type Config struct {
 	Upgrader *upgrade.Upgrader // required
 
+	// Ports are where Listen opens what it listens on, to share it with others. nil:
+	// each address has its own socket.
+	Ports *Ports
+
 	// NoReusePort makes dials leave from a free port instead of the one that is
 	// listened on.
 	NoReusePort bool
@@ -36,6 +40,7 @@ type Config struct {
 type Transport struct {
 	upgrader *upgrade.Upgrader
 	reuse    bool
+	ports    *Ports
 
 	mu        sync.Mutex
 	listening []netip.AddrPort
@@ -46,7 +51,7 @@ func New(cfg Config) (*Transport, error) {
 	if cfg.Upgrader == nil {
 		return nil, errors.New("tcp: Config.Upgrader is missing: make one with upgrade.New")
 	}
-	return &Transport{upgrader: cfg.Upgrader, reuse: canReusePort && !cfg.NoReusePort}, nil
+	return &Transport{upgrader: cfg.Upgrader, reuse: canReusePort && !cfg.NoReusePort, ports: cfg.Ports}, nil
 }
 
 var _ host.Transport = (*Transport)(nil)
@@ -126,22 +131,24 @@ func (t *Transport) Listen(addr multiaddr.Addr) (host.TransportListener, error) 
 	if !ok {
 		return nil, fmt.Errorf("tcp: %s is not an IP address with a TCP port", addr)
 	}
-	// Without the network's digit, Go would open IPv4 too for the unspecified IPv6 address.
-	network := "tcp6"
-	if ap.Addr().Is4() {
-		network = "tcp4"
-	}
-	ln, err := net.Listen(network, ap.String())
-	if err != nil {
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("tcp: port %d is taken by another process: choose another, or 0 for any free one: %w", ap.Port(), err)
+	l := &listener{transport: t, closed: make(chan struct{})}
+	if t.ports != nil {
+		shared, err := t.ports.listen(ap, Multistream)
+		if err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("tcp: %w", err)
+		l.shared, l.socket = shared, shared.port.ln
+	} else {
+		socket, err := open(ap)
+		if err != nil {
+			return nil, err
+		}
+		l.socket = socket
 	}
-	l := &listener{transport: t, ln: ln.(*net.TCPListener), local: unmap(ln.Addr()), closed: make(chan struct{})}
+	l.local = unmap(l.socket.Addr())
 	if t.reuse {
 		// Only now that the port is ours: before, two hosts could take the same one.
-		if raw, err := l.ln.SyscallConn(); err == nil {
+		if raw, err := l.socket.SyscallConn(); err == nil {
 			reusePort("", "", raw)
 		}
 		t.mu.Lock()
@@ -153,27 +160,25 @@ func (t *Transport) Listen(addr multiaddr.Addr) (host.TransportListener, error) 
 
 type listener struct {
 	transport *Transport
-	ln        *net.TCPListener
+	socket    *net.TCPListener
+	shared    *kindListener // nil: the socket is ours alone
 	local     netip.AddrPort
 	once      sync.Once
 	closed    chan struct{}
 }
 
 func (l *listener) Accept() (host.Incoming, error) {
-	for wait := acceptRetryMin; ; wait = min(2*wait, acceptRetryMax) {
-		conn, err := l.ln.Accept()
-		if err == nil {
-			return &incoming{conn: conn, upgrader: l.transport.upgrader}, nil
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return nil, err
-		}
-		select {
-		case <-l.closed:
-			return nil, net.ErrClosed
-		case <-time.After(wait):
-		}
+	var conn net.Conn
+	var err error
+	if l.shared != nil {
+		conn, err = l.shared.Accept()
+	} else {
+		conn, err = accept(l.socket, l.closed)
 	}
+	if err != nil {
+		return nil, err
+	}
+	return &incoming{conn: conn, upgrader: l.transport.upgrader}, nil
 }
 
 func (l *listener) Addr() multiaddr.Addr { return multiaddr.FromAddrPort(multiaddr.TCP, l.local) }
@@ -191,7 +196,10 @@ func (l *listener) Close() error {
 			}
 		}
 	})
-	return l.ln.Close()
+	if l.shared != nil {
+		return l.shared.Close()
+	}
+	return l.socket.Close()
 }
 
 type incoming struct {
@@ -211,13 +219,9 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (host
 	return tc, nil
 }
 
-// Close resets instead of closing: nothing waits to be sent to a stranger, and
-// the kernel keeps no state for one.
 func (i *incoming) Close() error {
-	if c, ok := i.conn.(*net.TCPConn); ok {
-		c.SetLinger(0)
-	}
-	return i.conn.Close()
+	refuse(i.conn)
+	return nil
 }
 
 func fromNet(a net.Addr) multiaddr.Addr {

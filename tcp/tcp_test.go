@@ -55,11 +55,13 @@ func newHost(t testing.TB, listen string, channels ...func(peer.PrivateKey) (upg
 	if err := h.Listen(multiaddr.MustParse(listen)); err != nil {
 		t.Fatal(err)
 	}
-	h.Handle("/echo/1", func(_ context.Context, s *host.Stream) error {
-		_, err := io.Copy(s, s)
-		return err
-	})
+	h.Handle("/echo/1", echo)
 	return h
+}
+
+func echo(_ context.Context, s *host.Stream) error {
+	_, err := io.Copy(s, s)
+	return err
 }
 
 // Every pair of secure channels that has one in common agrees on it, also where
