@@ -27,6 +27,7 @@ const policy = `
 	NONE < udp ;
 	udp, host, p2ptls < quic ;
 	internal/drive, multiaddr, peer < mdns ;
+	peer, internal/wire < autotls < kith ;
 	host < identify, ping, perf ;
 	tcp, memory, identify, ping, perf, mdns < kith < cmd/kith ;
 	memory < internal/testkit ;
