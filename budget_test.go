@@ -22,7 +22,7 @@ import (
 // measured. Who has to raise one has found a regression, or has a reason to tell.
 const (
 	connHeap, connStack     = 13 << 10, 13 << 10
-	streamHeap, streamStack = 1700, 5 << 10
+	streamHeap, streamStack = 1600, 5 << 10
 )
 
 // footprint is what this process holds after garbage collection.

@@ -404,6 +404,33 @@ func TestClosedStream(t *testing.T) {
 	})
 }
 
+// TestClosedInOrder has a stream that we closed reset, since the peer sends too much
+// on it, while our last bytes still wait to be written: they go first.
+func TestClosedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := newLink(plenty, 0)
+		near.out.max = 1
+		p := &rawPeer{t: t, session: New(near, false, Config{}), link: far, accepted: make(chan *Stream, 1), served: make(chan error, 1)}
+		go func() { p.served <- p.session.Serve(func(st *Stream) { p.accepted <- st }) }()
+		p.send(data(flagSYN, 1, "request"))
+		st := <-p.accepted
+		st.SetWriteDeadline(time.Now().Add(time.Hour)) // so that nothing here waits
+		mustWrite(t, st, "answer")
+		synctest.Wait() // it is being written
+		mustWrite(t, st, "more")
+		st.Close()
+		p.send(data(0, 1, string(zeros[:initialWindow-len("request")])))
+		synctest.Wait()
+		p.expect(data(flagACK, 1, "answer"))
+		p.expect(data(0, 1, "more"))
+		p.expect(credit(flagFIN, 1, 0))
+		p.expect(credit(flagRST, 1, 0))
+		p.session.Close()
+		far.Close()
+		<-p.served
+	})
+}
+
 // TestRepliesNotRead has a peer that causes answers, slowly, and never reads.
 func TestRepliesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -21,7 +21,7 @@ func (st *Stream) read(p []byte) (int, error) {
 	}
 	for {
 		switch {
-		case st.expired(&st.readUntil):
+		case st.expired(&st.canRead):
 			return 0, errReadTimeout
 		case st.received.size > 0:
 			n := st.received.read(p[:min(len(p), maxCopy)])
@@ -39,11 +39,11 @@ func (st *Stream) read(p []byte) (int, error) {
 			}
 			continue
 		case st.waiting != nil: // another Read is first
-			st.wait(&st.canRead, &st.readUntil)
+			st.wait(&st.canRead)
 			continue
 		}
 		st.waiting, st.filled = p, 0
-		st.wait(&st.canRead, &st.readUntil)
+		st.wait(&st.canRead)
 		n := st.filled
 		st.waiting = nil
 		if n > 0 {

@@ -64,7 +64,7 @@ func (in *frameReader) wakeLater(st *Stream) {
 
 func (in *frameReader) wake() {
 	if in.reader != nil {
-		in.reader.canRead.Broadcast()
+		in.reader.canRead.wake()
 		in.reader = nil
 	}
 }
@@ -247,7 +247,9 @@ func (s *Session) handleStray(h header) {
 	}
 	if h.typ == typeData {
 		if h.length >= l.allowance {
-			s.reply(typeWindowUpdate, flagRST, h.id, 0)
+			// Not as a reply: our last bytes and FIN may still wait to be written.
+			s.queue(typeWindowUpdate, flagRST, h.id, 0)
+			s.in.replied = true
 			s.unlinger(h.id)
 			return
 		}

@@ -191,9 +191,15 @@ func (s *Session) post(st *Stream, typ uint8, flags uint16, length uint32) (role
 	if flags&flagRST == 0 {
 		flags |= s.stamp(st)
 	}
-	putHeader(s.out.frames.extend(headerLen, s.out.gather()), typ, flags, st.id, length)
-	s.out.booked += headerLen
+	s.queue(typ, flags, st.id, length)
 	return s.takeRole()
+}
+
+// queue queues a frame without payload behind all others. Who calls it sees to it
+// that it is written. s.mu is held.
+func (s *Session) queue(typ uint8, flags uint16, id, length uint32) {
+	putHeader(s.out.frames.extend(headerLen, s.out.gather()), typ, flags, id, length)
+	s.out.booked += headerLen
 }
 
 // postData queues p, for which room was booked, as data of st: copied, or as
@@ -338,7 +344,7 @@ func (o *sender) leaveLine(i int) {
 func wake(admitted []*Stream) {
 	for i, st := range admitted {
 		st.mu.Lock()
-		st.canWrite.Broadcast()
+		st.canWrite.wake()
 		st.mu.Unlock()
 		admitted[i] = nil
 	}

@@ -11,11 +11,11 @@ import (
 // are all the state that a stream has.
 type Stream struct {
 	session *Session
-	inbound bool // opened by the peer
 
 	mu sync.Mutex // guards all that follows, but see the last group
 
 	id       uint32 // 0 until the first frame; changes with Session.mu held, too
+	inbound  bool   // opened by the peer; never changes
 	needsACK bool   // our next frame acknowledges the stream
 	unacked  bool   // it holds a token of Session.opens
 	gone     bool   // the session has forgotten it
@@ -23,8 +23,8 @@ type Stream struct {
 	writing  bool   // a Write has its turn
 
 	readErr    error // why nothing more comes, once what was received is read
-	canRead    sync.Cond
-	readUntil  deadline
+	canRead    wait
+	reader     sleepers // of canRead: nearly every stream waits to read, few to write
 	received   queue
 	waiting    []byte        // of a Read that waits, to be filled by the read loop
 	filled     int           // bytes of it
@@ -34,8 +34,7 @@ type Stream struct {
 	updated    time.Duration // when we last granted credit; 0: never
 
 	writeErr   error // why nothing more goes
-	canWrite   sync.Cond
-	writeUntil deadline
+	canWrite   wait
 	sendCredit uint32 // what the peer still takes
 
 	// guarded by Session.mu: of a writer in the session's line
@@ -54,8 +53,8 @@ func newStream(s *Session, inbound bool) *Stream {
 		window:     initialWindow,
 		sendCredit: initialWindow,
 	}
-	st.canRead.L = &st.mu
-	st.canWrite.L = &st.mu
+	st.reader.cond.L = &st.mu
+	st.canRead.sleepers = &st.reader
 	return st
 }
 
@@ -122,7 +121,7 @@ func (st *Stream) closeRead() {
 	}
 	st.readErr = errReadClosed
 	st.discard()
-	st.canRead.Broadcast()
+	st.canRead.wake()
 	st.settle()
 }
 
@@ -143,7 +142,7 @@ func (st *Stream) closeWrite() (err error, role bool) {
 		}
 	}
 	st.writeErr = errWriteClosed
-	st.canWrite.Broadcast()
+	st.canWrite.wake()
 	st.settle()
 	return nil, role
 }
@@ -163,8 +162,8 @@ func (st *Stream) abort(err error) {
 	if st.writeErr == nil {
 		st.writeErr = err
 	}
-	st.canRead.Broadcast()
-	st.canWrite.Broadcast()
+	st.canRead.wake()
+	st.canWrite.wake()
 	st.settle()
 }
 
@@ -178,8 +177,8 @@ func (st *Stream) fail(err error) {
 	if st.writeErr == nil {
 		st.writeErr = err
 	}
-	st.canRead.Broadcast()
-	st.canWrite.Broadcast()
+	st.canRead.wake()
+	st.canWrite.wake()
 	st.settle()
 }
 
@@ -190,8 +189,8 @@ func (st *Stream) settle() {
 		return
 	}
 	st.gone = true
-	st.readUntil.stop()
-	st.writeUntil.stop()
+	st.canRead.stop()
+	st.canWrite.stop()
 	st.session.mu.Lock()
 	defer st.session.mu.Unlock()
 	st.session.forget(st)
@@ -200,7 +199,7 @@ func (st *Stream) settle() {
 // flushAndUnlock unlocks st.mu and, if role is true, sees to it that what is
 // queued is written: a caller with a deadline must not wait for that.
 func (st *Stream) flushAndUnlock(role bool) {
-	inline := st.writeUntil.at == 0
+	inline := st.canWrite.until == 0
 	st.mu.Unlock()
 	switch {
 	case !role:
@@ -227,7 +226,7 @@ func (st *Stream) handleFIN() {
 	}
 	if st.readErr == nil {
 		st.readErr = io.EOF
-		st.canRead.Broadcast()
+		st.canRead.wake()
 	}
 	st.settle()
 }
@@ -256,8 +255,8 @@ func (st *Stream) acknowledge() {
 func (st *Stream) SetDeadline(t time.Time) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.setDeadline(&st.readUntil, &st.canRead, t)
-	st.setDeadline(&st.writeUntil, &st.canWrite, t)
+	st.setDeadline(&st.canRead, t)
+	st.setDeadline(&st.canWrite, t)
 	return nil
 }
 
@@ -267,7 +266,7 @@ func (st *Stream) SetDeadline(t time.Time) error {
 func (st *Stream) SetReadDeadline(t time.Time) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.setDeadline(&st.readUntil, &st.canRead, t)
+	st.setDeadline(&st.canRead, t)
 	return nil
 }
 
@@ -276,53 +275,69 @@ func (st *Stream) SetReadDeadline(t time.Time) error {
 func (st *Stream) SetWriteDeadline(t time.Time) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.setDeadline(&st.writeUntil, &st.canWrite, t)
+	st.setDeadline(&st.canWrite, t)
 	return nil
 }
 
-// A deadline is that of one direction. Times are those of Session.now.
-type deadline struct {
-	at    time.Duration // 0: none
-	timer *time.Timer   // wakes who waits; nil until somebody did
+// A wait is one direction of a stream as seen by who waits for it.
+type wait struct {
+	until    time.Duration // the deadline, on the clock of Session.now; 0: none
+	sleepers *sleepers     // nil until somebody had to wait
+}
+
+type sleepers struct {
+	cond  sync.Cond
+	timer *time.Timer   // nil until there was a deadline
 	set   time.Duration // when the timer fires; 0: it does not
 }
 
-func (st *Stream) setDeadline(d *deadline, cond *sync.Cond, t time.Time) {
-	d.at = 0
-	if !t.IsZero() {
-		d.at = max(t.Sub(st.session.epoch), 1)
+// wake wakes all who wait. Stream.mu is held.
+func (w *wait) wake() {
+	if w.sleepers != nil {
+		w.sleepers.cond.Broadcast()
 	}
-	cond.Broadcast() // who waits looks at the new deadline
 }
 
-func (st *Stream) expired(d *deadline) bool {
-	return d.at != 0 && d.at <= st.session.now()
+func (w *wait) stop() {
+	if w.sleepers != nil && w.sleepers.timer != nil {
+		w.sleepers.timer.Stop()
+		w.sleepers.set = 0
+	}
 }
 
-// wait waits for cond or the deadline; st.mu is held. A timer that is early,
+func (st *Stream) setDeadline(w *wait, t time.Time) {
+	w.until = 0
+	if !t.IsZero() {
+		w.until = max(t.Sub(st.session.epoch), 1)
+	}
+	w.wake() // who waits looks at the new deadline
+}
+
+func (st *Stream) expired(w *wait) bool {
+	return w.until != 0 && w.until <= st.session.now()
+}
+
+// wait waits for a wake or the deadline; st.mu is held. A timer that is early,
 // because the deadline was moved, is left alone: it wakes in vain once, which
 // costs less than setting it for each deadline.
-func (st *Stream) wait(cond *sync.Cond, d *deadline) {
-	if d.at != 0 && (d.set == 0 || d.at < d.set) {
-		d.set = d.at
-		in := d.at - st.session.now()
-		if d.timer != nil {
-			d.timer.Reset(in)
+func (st *Stream) wait(w *wait) {
+	if w.sleepers == nil {
+		w.sleepers = &sleepers{cond: sync.Cond{L: &st.mu}}
+	}
+	z := w.sleepers
+	if w.until != 0 && (z.set == 0 || w.until < z.set) {
+		z.set = w.until
+		in := w.until - st.session.now()
+		if z.timer != nil {
+			z.timer.Reset(in)
 		} else {
-			d.timer = time.AfterFunc(in, func() {
+			z.timer = time.AfterFunc(in, func() {
 				st.mu.Lock()
 				defer st.mu.Unlock()
-				d.set = 0
-				cond.Broadcast()
+				z.set = 0
+				z.cond.Broadcast()
 			})
 		}
 	}
-	cond.Wait()
-}
-
-func (d *deadline) stop() {
-	if d.timer != nil {
-		d.timer.Stop()
-		d.set = 0
-	}
+	z.cond.Wait()
 }

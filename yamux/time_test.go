@@ -201,7 +201,7 @@ func TestNothingLeft(t *testing.T) {
 		p.close()
 		<-p.ended
 		<-p.ended
-		for _, timer := range []*time.Timer{near.readUntil.timer, near.writeUntil.timer, p.client.ping.keepAlive, p.server.ping.keepAlive} {
+		for _, timer := range []*time.Timer{near.canRead.sleepers.timer, near.canWrite.sleepers.timer, p.client.ping.keepAlive, p.server.ping.keepAlive} {
 			if timer.Stop() {
 				t.Error("a timer is left")
 			}

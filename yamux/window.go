@@ -49,7 +49,7 @@ func (st *Stream) handleWindowUpdate(h header) *SessionError {
 	}
 	if h.length > 0 {
 		st.sendCredit += h.length
-		st.canWrite.Broadcast()
+		st.canWrite.wake()
 	}
 	if !st.handleFlags(h.flags) && h.length == 0 {
 		return st.session.countEmpty()

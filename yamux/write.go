@@ -19,7 +19,7 @@ func (st *Stream) Write(p []byte) (n int, err error) {
 		n += m
 	}
 	st.writing = false
-	st.canWrite.Broadcast() // the next Write
+	st.canWrite.wake() // the next Write
 	return n, err
 }
 
@@ -34,7 +34,7 @@ func (st *Stream) takeTurn() error {
 			st.writing = true
 			return nil
 		}
-		st.wait(&st.canWrite, &st.writeUntil)
+		st.wait(&st.canWrite)
 	}
 }
 
@@ -42,7 +42,7 @@ func (st *Stream) cannotWrite() error {
 	if st.writeErr != nil {
 		return st.writeErr
 	}
-	if st.expired(&st.writeUntil) {
+	if st.expired(&st.canWrite) {
 		return errWriteTimeout
 	}
 	return nil
@@ -62,7 +62,7 @@ func (st *Stream) writeSome(p []byte) (n int, err error) {
 				break
 			}
 		}
-		st.wait(&st.canWrite, &st.writeUntil)
+		st.wait(&st.canWrite)
 	}
 	p = p[:n]
 
