@@ -23,7 +23,11 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	libp2pwebrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
+	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 	"github.com/multiformats/go-multiaddr"
 
 	"github.com/kith-p2p/kith/interop/internal/peercmd"
@@ -32,7 +36,7 @@ import (
 func main() {
 	program := peercmd.Program{
 		Capabilities: peercmd.Capabilities{
-			Transports: []string{"tcp"},
+			Transports: []string{"tcp", "ws", "quic-v1", "webtransport", "webrtc-direct"},
 			Security:   []string{"noise", "tls"},
 			Muxers:     []string{"yamux"},
 			KeyTypes:   peercmd.KeyTypes,
@@ -63,6 +67,10 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 		libp2p.NoListenAddrs,
 		libp2p.NoTransports,
 		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(websocket.New),
+		libp2p.Transport(libp2pquic.NewTransport),
+		libp2p.Transport(webtransport.New),
+		libp2p.Transport(libp2pwebrtc.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
