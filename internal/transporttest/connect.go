@@ -260,6 +260,72 @@ func testCloseListener(t *testing.T, c Case) {
 	})
 }
 
+// A listener closes while many dial: some are in time, and the others fail.
+func testCloseBusyListener(t *testing.T, c Case) {
+	const many = 20
+	a, b := c.node(t), c.node(t)
+	l := b.listen(t, c.Listen(t)[0])
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var dialing sync.WaitGroup
+	first := make(chan struct{}, many)
+	for range many {
+		dialing.Go(func() {
+			defer func() { first <- struct{}{} }()
+			if e, err := a.dial(ctx, l.Addr(), b.id); err == nil {
+				e.Mux.CloseWithCode(0)
+				<-e.served
+			}
+		})
+	}
+	await(t, "one of many dials", first)
+	check(t, await(t, "Close of a listener", async(l.Close)))
+	await(t, "the end of Accept", l.ended)
+	dialing.Wait()
+}
+
+// A connection that nobody serves yet keeps what comes.
+func testNotServedYet(t *testing.T, c Case) {
+	a, b := c.node(t), c.node(t)
+	l := b.listen(t, c.Listen(t)[0])
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tc, err := a.Dial(ctx, c.Dial(l.Addr()), b.id, func(host.Stage) {})
+	check(t, err)
+	far := await(t, "the accepted connection", l.conns).closes(t)
+	theirs, err := far.Mux.OpenStream(ctx)
+	check(t, err)
+	write(t, theirs, "early")
+	ours, err := tc.Mux.OpenStream(ctx)
+	check(t, err)
+	write(t, ours, "early too")
+	read(t, await(t, "our stream", far.streams), "early too")
+	near := serve(tc).closes(t)
+	read(t, await(t, "the stream that was early", near.streams), "early")
+}
+
+// A connection that is not wanted ends although nobody has served it, and the
+// other side is told why.
+func testNeverServed(t *testing.T, c Case) {
+	a, b := c.node(t), c.node(t)
+	l := b.listen(t, c.Listen(t)[0])
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tc, err := a.Dial(ctx, c.Dial(l.Addr()), b.id, func(host.Stage) {})
+	check(t, err)
+	far := await(t, "the accepted connection", l.conns).closes(t)
+	far.echo()
+	near := &end{TransportConn: tc}
+	near.closeInTime(t, connCode)
+	await(t, "the end of the other side's Serve", far.served)
+	if !c.NoConnCodes {
+		wantCode(t, "the remote's Serve", far.err, connCode, true)
+	}
+	if err := await(t, "Serve on a connection that has ended", async(func() error { return tc.Mux.Serve(func(host.MuxedStream) {}) })); err == nil {
+		t.Error("Serve on a connection that has ended: nil")
+	}
+}
+
 // A dial ends with its context, at whatever it is.
 func testDialEnds(t *testing.T, c Case) {
 	a, b := c.node(t), c.node(t)

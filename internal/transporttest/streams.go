@@ -87,6 +87,61 @@ func testEmpty(t *testing.T, c Case) {
 	})
 }
 
+// Writes of all sizes arrive as one row of bytes, whatever the sizes of the reads.
+func testSizes(t *testing.T, c Case) {
+	sizes := []int{1, 2, 3, 125, 126, 127, 128, 1023, 1024, 1199, 1200, 1201, 4095, 4096, 4097}
+	for n := 1 << 13; n <= 1<<17; n *= 2 {
+		for d := -20; d <= 20; d += 5 {
+			sizes = append(sizes, n+d)
+		}
+		sizes = append(sizes, n-1, n+1)
+	}
+	sizes = append(sizes, 1<<20)
+	total := 0
+	for _, n := range sizes {
+		total += n
+	}
+	c.both(t, func(t *testing.T, from, to *end) {
+		for _, readSize := range []int{7, 1500, 1 << 16} {
+			want := total
+			if readSize == 7 {
+				want = 100_000
+			}
+			a, b := from.open(t, to)
+			sent := async(func() error {
+				src, left := content(12), want
+				for _, n := range sizes {
+					p := make([]byte, min(n, left))
+					src.Read(p)
+					if m, err := a.Write(p); err != nil || m != len(p) {
+						return fmt.Errorf("a write of %d bytes: %d, %w", len(p), m, err)
+					}
+					clear(p) // they are the caller's again
+					left -= len(p)
+				}
+				return a.CloseWrite()
+			})
+			received := async(func() error { return receive(pieces{b, readSize}, 12, want) })
+			if err := await(t, "sending", sent); err != nil {
+				t.Error(err)
+			}
+			if err := await(t, "receiving", received); err != nil {
+				t.Errorf("reading up to %d bytes at once: %v", readSize, err)
+			}
+			check(t, a.Close())
+			check(t, b.Close())
+		}
+	})
+}
+
+// pieces reads at most size bytes at once.
+type pieces struct {
+	r    io.Reader
+	size int
+}
+
+func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(p.size, len(b))]) }
+
 // Streams follow each other, from both sides.
 func testSequentialStreams(t *testing.T, c Case) {
 	near, far := c.connect(t)
@@ -154,6 +209,50 @@ func testStreamsAtOnce(t *testing.T, c Case) {
 	}
 	until(t, "streams that have ended are not counted", func() bool { return near.Mux.NumStreams() == 0 && far.Mux.NumStreams() == 0 })
 	check(t, near.roundTrip(ctx, "one more"))
+}
+
+// More streams than the remote takes wait or are refused; the connection lives on.
+func testTooManyStreams(t *testing.T, c Case) {
+	near, far := c.connect(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var open []host.MuxedStream
+	var ended error
+	for range c.Streams * 3 / 2 {
+		s, err := near.Mux.OpenStream(ctx)
+		if err != nil {
+			ended = err
+			break
+		}
+		open = append(open, s)
+		s.SetWriteDeadline(time.Now().Add(quiet))
+		if _, err := s.Write([]byte("!")); err != nil {
+			break // refused already
+		}
+	}
+	if ended != nil && !errors.Is(ended, context.DeadlineExceeded) {
+		t.Errorf("opening stream %d: %v", len(open), ended)
+	}
+	if len(open) < c.Streams {
+		t.Errorf("only %d streams were opened", len(open))
+	}
+	t.Logf("%d streams", len(open))
+	for _, s := range open {
+		s.Close() // no reset: many of those are an attack
+	}
+	until(t, "the remote counts no streams", func() bool {
+		for {
+			select {
+			case s := <-far.streams:
+				s.Close()
+				continue
+			default:
+			}
+			return far.Mux.NumStreams() == 0 && near.Mux.NumStreams() == 0
+		}
+	})
+	far.echo()
+	check(t, near.roundTrip(t.Context(), "afterwards"))
 }
 
 // Much goes both ways at the same time, and all of it arrives.
@@ -260,7 +359,7 @@ func testCloseRead(t *testing.T, c Case) {
 		read(t, b, "still")
 		check(t, a.Close())
 		readEnd(t, b)
-		check(t, b.Close())
+		b.Close() // what it wrote may have been refused
 	})
 }
 
@@ -421,6 +520,48 @@ func testSlowReader(t *testing.T, c Case) {
 		s.from.Close()
 		s.to.Close()
 	}
+}
+
+// What is thrown away unread comes back as credit: otherwise a connection would
+// stand still in the end.
+func testCreditReturns(t *testing.T, c Case) {
+	const size, most = 512 << 10, 72
+	near, far := c.connect(t)
+	for i := range most {
+		a, b := near.open(t, far)
+		if i%2 == 1 {
+			a, b = b, a
+		}
+		sent := async(func() error { return send(b, 1, size) })
+		read, err := io.CopyN(io.Discard, plain{rw{a}}, 20_000)
+		if err != nil {
+			t.Fatalf("on stream %d, after %d bytes: %v", i, read, err)
+		}
+		switch i / 2 % 3 {
+		case 0:
+			a.Close()
+		case 1:
+			a.Reset(streamCode)
+		case 2:
+			a.CloseRead()
+		}
+		await(t, "the end of a write that nobody reads", sent)
+		b.Reset(0)
+		a.Reset(0)
+	}
+	until(t, "streams that have ended are not counted", func() bool { return near.Mux.NumStreams() == 0 && far.Mux.NumStreams() == 0 })
+	a, b := near.open(t, far)
+	sent := async(func() error {
+		if err := send(a, 1, 16*size); err != nil {
+			return err
+		}
+		return a.Close()
+	})
+	if err := await(t, "receiving", async(func() error { return receive(b, 1, 16*size) })); err != nil {
+		t.Error(err)
+	}
+	check(t, await(t, "sending", sent))
+	b.Close()
 }
 
 // Everything that can be done is done at the same time, in any order; nothing is

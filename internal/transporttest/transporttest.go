@@ -73,13 +73,19 @@ func Run(t *testing.T, c Case) {
 		{"WrongPeer", testWrongPeer},
 		{"AddressInUse", testAddressInUse},
 		{"CloseListener", testCloseListener},
+		{"CloseBusyListener", testCloseBusyListener},
 		{"DialEnds", testDialEnds},
 		{"UpgradeEnds", testUpgradeEnds},
 		{"ManyConnections", testManyConnections},
 
+		{"NotServedYet", testNotServedYet},
+		{"NeverServed", testNeverServed},
+
 		{"EmptyReadsAndWrites", testEmpty},
+		{"Sizes", testSizes},
 		{"SequentialStreams", testSequentialStreams},
 		{"StreamsAtOnce", testStreamsAtOnce},
+		{"TooManyStreams", testTooManyStreams},
 		{"Bulk", testBulk},
 		{"HalfClose", testHalfClose},
 		{"CloseRead", testCloseRead},
@@ -88,6 +94,7 @@ func Run(t *testing.T, c Case) {
 		{"Reset", testReset},
 		{"ResetWhileBlocked", testResetWhileBlocked},
 		{"SlowReader", testSlowReader},
+		{"CreditReturns", testCreditReturns},
 		{"AllAtOnce", testAllAtOnce},
 
 		{"DeadlinePast", testDeadlinePast},
