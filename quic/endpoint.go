@@ -369,7 +369,7 @@ func (e *Endpoint) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config
 	e.mu.Unlock()
 	release()
 	if err != nil {
-		return nil, fmt.Errorf("quic: %w", err)
+		return nil, handshakeError(err)
 	}
 	return conn, nil
 }

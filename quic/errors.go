@@ -9,6 +9,8 @@ import (
 	"os"
 
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/kith-p2p/kith/p2ptls"
 )
 
 // A StreamError tells that a stream was reset.
@@ -86,8 +88,31 @@ func why(err error) error {
 	return &ConnError{Remote: errors.As(err, &transport) && transport.Remote, Err: err}
 }
 
-// handshakeError words why the handshake of an incoming connection failed.
-func handshakeError(err error) error { return fmt.Errorf("quic: handshake: %w", err) }
+// handshakeError words why a connection did not come about. What quic-go reports
+// wraps net.ErrClosed, as if we had closed something.
+func handshakeError(err error) error {
+	var (
+		mismatch  *p2ptls.MismatchError
+		idle      *quicgo.IdleTimeoutError
+		slow      *quicgo.HandshakeTimeoutError
+		transport *quicgo.TransportError
+		app       *quicgo.ApplicationError
+	)
+	switch {
+	case errors.As(err, &mismatch):
+		return mismatch
+	case errors.As(err, &idle), errors.As(err, &slow):
+		return fmt.Errorf("quic: handshake: no answer: %w", os.ErrDeadlineExceeded)
+	case errors.As(err, &transport):
+		if transport.Remote && transport.ErrorCode == quicgo.ConnectionRefused {
+			return errors.New("quic: handshake: the remote takes no connections now: it is closing, or too many connect to it")
+		}
+		return fmt.Errorf("quic: handshake: %v", err)
+	case errors.As(err, &app):
+		return fmt.Errorf("quic: handshake: %v", &ConnError{Code: code32(uint64(app.ErrorCode)), Remote: app.Remote, Err: err})
+	}
+	return fmt.Errorf("quic: handshake: %w", err)
+}
 
 func isLocalCancel(err error) bool {
 	var reset *quicgo.StreamError

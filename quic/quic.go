@@ -93,10 +93,6 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 	}
 	qc, err := t.endpoint.Dial(ctx, ap, conf)
 	if err != nil {
-		var mismatch *p2ptls.MismatchError
-		if errors.As(err, &mismatch) {
-			err = mismatch
-		}
 		return host.TransportConn{}, err
 	}
 	progress(host.StageSecured)
