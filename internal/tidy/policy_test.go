@@ -26,6 +26,7 @@ const policy = `
 	host, noise, p2ptls, pnet, yamux < upgrade < tcp, memory ;
 	NONE < udp ;
 	udp, host, p2ptls < quic ;
+	quic, noise < webtransport ;
 	internal/drive, multiaddr, peer < mdns ;
 	peer, internal/wire < autotls < kith ;
 	host < identify, ping, perf ;
