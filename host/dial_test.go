@@ -15,8 +15,10 @@ import (
 
 func TestRank(t *testing.T) {
 	var in []multiaddr.Addr
+	const hash = "/certhash/uEiAkH5a4DPGKUuOBjYw0CgwjvcJCJMD2K_1aluKR_tpevQ"
 	for _, s := range []string{
-		"/ip4/8.8.8.8/tcp/1", "/ip4/127.0.0.1/tcp/1", "/dns4/example.com/tcp/1", "/ip4/192.168.1.1/tcp/1", "/ip4/8.8.8.8/tcp/1",
+		"/ip4/8.8.8.8/udp/1/webrtc-direct" + hash, "/ip4/8.8.8.8/tcp/1/tls/ws", "/ip4/8.8.8.8/tcp/1", "/dns4/example.com/tcp/1", "/ip4/8.8.8.8/udp/1/quic-v1",
+		"/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.1/tcp/1/ws", "/ip4/192.168.1.1/udp/1/quic-v1/webtransport" + hash, "/ip4/8.8.8.8/tcp/1",
 	} {
 		in = append(in, multiaddr.MustParse(s))
 	}
@@ -24,7 +26,8 @@ func TestRank(t *testing.T) {
 	for _, p := range rank(in) {
 		fmt.Fprintf(&got, "%v %s\n", p.delay, p.addr)
 	}
-	const want = "0s /ip4/127.0.0.1/tcp/1\n30ms /ip4/192.168.1.1/tcp/1\n60ms /ip4/8.8.8.8/tcp/1\n310ms /dns4/example.com/tcp/1\n"
+	const want = "0s /ip4/127.0.0.1/tcp/1\n30ms /ip4/192.168.1.1/udp/1/quic-v1/webtransport" + hash + "\n60ms /ip4/192.168.1.1/tcp/1/ws\n" +
+		"90ms /ip4/8.8.8.8/udp/1/quic-v1\n340ms /ip4/8.8.8.8/tcp/1\n590ms /dns4/example.com/tcp/1\n840ms /ip4/8.8.8.8/tcp/1/tls/ws\n1.09s /ip4/8.8.8.8/udp/1/webrtc-direct" + hash + "\n"
 	if got.String() != want {
 		t.Errorf("plan:\n%swant:\n%s", &got, want)
 	}
