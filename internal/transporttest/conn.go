@@ -314,22 +314,35 @@ func fillBoth(t testing.TB, a, b host.MuxedStream) (int, int) {
 
 func filling(s host.MuxedStream, seed byte) <-chan result {
 	return async(func() result {
-		from, buf, total := content(seed), make([]byte, 32<<10), 0
-		for total < fillMax {
-			from.Read(buf)
-			s.SetWriteDeadline(time.Now().Add(quiet))
-			n, err := s.Write(buf)
-			total += n
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				s.SetWriteDeadline(time.Time{})
-				return result{n: total}
-			}
-			if err != nil {
-				return result{total, err}
-			}
+		r := flood(s, seed, 0, func() { s.SetWriteDeadline(time.Now().Add(quiet)) })
+		if errors.Is(r.err, os.ErrDeadlineExceeded) {
+			r.err = s.SetWriteDeadline(time.Time{})
 		}
-		return result{total, errors.New("it does not end")}
+		return r
 	})
+}
+
+// flood writes content from a byte on, until a write fails, and tells of the byte
+// after the last.
+func flood(s io.Writer, seed byte, at int, before func()) result {
+	from, buf := content(seed), make([]byte, 32<<10)
+	io.CopyN(io.Discard, from, int64(at))
+	for at < fillMax {
+		from.Read(buf)
+		before()
+		n, err := s.Write(buf)
+		at += n
+		if err != nil {
+			return result{at, err}
+		}
+	}
+	return result{at, errors.New("a stream takes without end what nobody reads")}
+}
+
+// floods is flood in a goroutine. After a fill it waits, at once or after some more
+// that was only slow.
+func floods(s io.Writer, seed byte, at int) <-chan result {
+	return async(func() result { return flood(s, seed, at, func() {}) })
 }
 
 // blocked fails a test whose read or write has returned.

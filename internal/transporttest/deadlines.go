@@ -94,35 +94,30 @@ func testDeadlineMoved(t *testing.T, c Case) {
 func testDeadlineOfWrites(t *testing.T, c Case) {
 	c.both(t, func(t *testing.T, from, to *end) {
 		a, b := from.open(t, to)
-		n := fill(t, a, 8)
-		rest := content(8)
-		io.CopyN(io.Discard, rest, int64(n))
-		piece := make([]byte, 64<<10)
-		rest.Read(piece)
+		at := fill(t, a, 8)
 
-		waiting := writes(a, piece)
+		waiting := floods(a, 8, at)
 		blocked(t, "a write", waiting)
 		check(t, a.SetWriteDeadline(past))
 		r := await(t, "a write after its deadline", waiting)
 		wantTimeout(t, "a write that waited", r.err)
-		n += r.n
-		piece = piece[r.n:]
 
 		check(t, a.SetWriteDeadline(time.Now().Add(time.Hour)))
-		waiting = writes(a, piece)
+		waiting = floods(a, 8, r.n)
 		blocked(t, "a write", waiting)
 		check(t, a.SetWriteDeadline(time.Now().Add(quiet/5)))
 		r = await(t, "a write after its deadline", waiting)
 		wantTimeout(t, "a write whose deadline was moved", r.err)
-		n += r.n
-		piece = piece[r.n:]
 
 		check(t, a.SetWriteDeadline(time.Time{}))
+		rest := content(8)
+		io.CopyN(io.Discard, rest, int64(r.n))
+		piece := make([]byte, 64<<10)
+		rest.Read(piece)
 		waiting = writes(a, piece)
-		blocked(t, "a write", waiting)
-		received := async(func() error { return receive(b, 8, n+len(piece)) })
-		if r := await(t, "a write that is read", waiting); r.err != nil || r.n != len(piece) {
-			t.Errorf("a write that is read at last: %d of %d bytes, %v", r.n, len(piece), r.err)
+		received := async(func() error { return receive(b, 8, r.n+len(piece)) })
+		if w := await(t, "a write that is read", waiting); w.err != nil || w.n != len(piece) {
+			t.Errorf("a write that is read at last: %d of %d bytes, %v", w.n, len(piece), w.err)
 		}
 		check(t, a.CloseWrite())
 		if err := await(t, "what was written between deadlines", received); err != nil {

@@ -33,10 +33,10 @@ func testCloseConnection(t *testing.T, c Case) {
 		}
 		a, b := near.open(t, far)
 		fill(t, a, 9)
-		ours = append(ours, writes(a, make([]byte, 64<<10)))
+		ours = append(ours, floods(a, 9, 0))
 		d, e := far.open(t, near)
 		fill(t, d, 10)
-		theirs = append(theirs, writes(d, make([]byte, 64<<10)))
+		theirs = append(theirs, floods(d, 10, 0))
 		blocked(t, "a read", ours[0])
 		blocked(t, "a read", theirs[0])
 
@@ -154,7 +154,7 @@ func testKilled(t *testing.T, c Case) {
 		waiting = append(waiting, reads(e.openHeld(t)))
 		s := e.openHeld(t)
 		fill(t, s, 11)
-		waiting = append(waiting, writes(s, make([]byte, 64<<10)))
+		waiting = append(waiting, floods(s, 11, 0))
 	}
 	for _, w := range waiting {
 		blocked(t, "a read or write", w)

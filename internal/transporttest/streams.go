@@ -407,7 +407,7 @@ func testCloseWhileWriting(t *testing.T, c Case) {
 	c.both(t, func(t *testing.T, from, to *end) {
 		a, b := from.open(t, to)
 		fill(t, a, 3)
-		writing, reading := writes(a, make([]byte, 64<<10)), reads(a)
+		writing, reading := floods(a, 3, 0), reads(a)
 		blocked(t, "a write", writing)
 		blocked(t, "a read", reading)
 		closed := async(a.Close)
@@ -471,7 +471,7 @@ func testResetWhileBlocked(t *testing.T, c Case) {
 			}
 			fillBoth(t, a, b)
 			// Reading would let the other write: reads wait on a stream of their own.
-			aWrites, bWrites := writes(a, make([]byte, 64<<10)), writes(b, make([]byte, 64<<10))
+			aWrites, bWrites := floods(a, 1, 0), floods(b, 2, 0)
 			blocked(t, "our own write", aWrites)
 			blocked(t, "the remote's write", bWrites)
 			check(t, await(t, "Reset", async(func() error { return a.Reset(streamCode) })))
