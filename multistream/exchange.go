@@ -92,6 +92,9 @@ func (x *exchange) token(r io.Reader, ahead int) ([]byte, error) {
 		return nil, protocolError("length of a message is not in its shortest form", nil)
 	case size == 0:
 		return nil, protocolError("message is empty", nil)
+	case x.total == 0 && n+int(size) != len(headerFrame):
+		// At once: a remote that speaks something else may never send as much.
+		return nil, protocolError("header expected", x.buf[:minFrame])
 	}
 	end := n + int(size)
 	if x.total += end; x.total > maxBytes {

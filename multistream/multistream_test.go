@@ -379,8 +379,8 @@ func TestHostileBytes(t *testing.T) {
 	h := frames(ProtocolID)
 	for _, c := range []struct{ name, in, reason string }{
 		{"no header", frames("/a/1") + strings.Repeat("x", 30), "header expected"},
-		{"HTTP", "GET / HTTP/1.1\r\nHost: example\r\n\r\n" + strings.Repeat("x", 80), "newline"},
-		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("x", 80), "newline"},
+		{"HTTP", "GET / HTTP/1.1\r\nHost: example\r\n\r\n" + strings.Repeat("x", 80), "header expected"},
+		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("x", 80), "header expected"},
 		{"zero length", "\x00\x00", "empty"},
 		{"zero length after the header", h + "\x00\x00", "empty"},
 		{"length not minimal", h + "\x85\x00/a/1\n", "shortest"},

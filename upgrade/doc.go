@@ -8,11 +8,13 @@
 // choice has by then read bytes it cannot understand, so the dial is repeated, the
 // slow way, and the peer remembered.
 //
-// Read in this order: upgrade.go, security.go.
+// In a private network (Config.PSK) all of this happens under the pre-shared key of
+// package pnet, with the same round trips: the nonce leaves with the proposal.
+//
+// Read in this order: upgrade.go, security.go, private.go.
 //
 // Specifications: https://github.com/libp2p/specs/blob/master/connections/README.md,
 // https://github.com/libp2p/specs/blob/master/connections/inlined-muxer-negotiation.md.
 //
-// Not implemented: muxers other than yamux, private networks (pnet), and roles
-// for a simultaneous open.
+// Not implemented: muxers other than yamux, and roles for a simultaneous open.
 package upgrade

@@ -12,6 +12,7 @@ import (
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multistream"
 	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/pnet"
 	"github.com/kith-p2p/kith/yamux"
 )
 
@@ -27,6 +28,10 @@ const maxRefusers = 1024
 type Config struct {
 	Security []Security   // what we speak, the preferred first; required
 	Yamux    yamux.Config // the zero value has good defaults
+
+	// PSK is the pre-shared key of a private network: every connection is made in
+	// that network. Nil: the public one, unless pnet.ForceEnv forbids it.
+	PSK *pnet.Key
 }
 
 // An Upgrader is shared by the transports of a host.
@@ -34,6 +39,7 @@ type Upgrader struct {
 	security []Security
 	protos   []string
 	yamux    yamux.Config
+	psk      *pnet.Key // nil: none
 
 	mu       sync.Mutex
 	refusers map[peer.ID]struct{}
@@ -44,7 +50,10 @@ func New(cfg Config) (*Upgrader, error) {
 	if len(cfg.Security) == 0 {
 		return nil, errors.New("upgrade: Config.Security is empty: give it upgrade.Noise, upgrade.TLS or both")
 	}
-	u := &Upgrader{security: cfg.Security, yamux: cfg.Yamux, refusers: make(map[peer.ID]struct{})}
+	if err := pnet.Check(cfg.PSK); err != nil {
+		return nil, fmt.Errorf("upgrade: Config.PSK: %w", err)
+	}
+	u := &Upgrader{security: cfg.Security, yamux: cfg.Yamux, psk: cfg.PSK, refusers: make(map[peer.ID]struct{})}
 	for _, s := range cfg.Security {
 		u.protos = append(u.protos, string(s.Protocol()))
 	}
@@ -99,6 +108,7 @@ func (u *Upgrader) remember(p peer.ID) {
 func (u *Upgrader) outbound(ctx context.Context, conn net.Conn, p peer.ID, pipelined bool, progress func(host.Stage)) (host.TransportConn, error) {
 	release := bound(ctx, conn)
 	defer release()
+	conn = u.protect(conn, true)
 	sec := u.security[0]
 	secured := conn
 	if pipelined {
@@ -142,6 +152,7 @@ func (u *Upgrader) Inbound(ctx context.Context, conn net.Conn, progress func(hos
 func (u *Upgrader) inbound(ctx context.Context, conn net.Conn, progress func(host.Stage)) (host.TransportConn, error) {
 	release := bound(ctx, conn)
 	defer release()
+	conn = u.protect(conn, false)
 	proto, err := multistream.Respond(conn, u.match)
 	if err != nil {
 		return host.TransportConn{}, cause(ctx, fmt.Errorf("upgrade: agreeing on a secure channel: %w", err))
