@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -53,7 +54,7 @@ type reader struct {
 	vectors  [batch]unix.Iovec
 	names    [batch]unix.RawSockaddrInet6
 	oob      [batch][oobSize]byte
-	room     []byte
+	room     *room
 	receive  func(fd uintptr) bool // a field, so that no call allocates it
 	received int
 	failed   error
@@ -68,6 +69,18 @@ type reader struct {
 	addrs map[unix.RawSockaddrInet6]*net.UDPAddr
 }
 
+// A room is where packets are read to. A host that only dials opens and closes
+// sockets all the time.
+type room [batch][messageSize]byte
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// close gives the room back. Nobody reads any more.
+func (r *reader) close() {
+	rooms.Put(r.room)
+	r.room, r.rest, r.next, r.received = nil, nil, 0, 0
+}
+
 func newReader(conn *net.UDPConn) (*reader, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -78,11 +91,11 @@ func newReader(conn *net.UDPConn) (*reader, error) {
 	r := &reader{
 		conn:  conn,
 		raw:   raw,
-		room:  make([]byte, batch*messageSize),
+		room:  rooms.Get().(*room),
 		addrs: make(map[unix.RawSockaddrInet6]*net.UDPAddr),
 	}
 	for i := range r.messages {
-		r.vectors[i].Base = &r.room[i*messageSize]
+		r.vectors[i].Base = &r.room[i][0]
 		r.vectors[i].SetLen(messageSize)
 		h := &r.messages[i].hdr
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
@@ -157,7 +170,7 @@ func (r *reader) read() error {
 // open makes message i the current one.
 func (r *reader) open(i int) {
 	m := &r.messages[i]
-	r.rest = r.room[i*messageSize:][:m.len]
+	r.rest = r.room[i][:m.len]
 	r.size = len(r.rest)
 	r.about = r.oob[i][:m.hdr.Controllen]
 	r.from = r.addr(&r.names[i])

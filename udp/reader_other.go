@@ -17,6 +17,8 @@ type reader struct {
 
 func newReader(conn *net.UDPConn) (*reader, error) { return &reader{conn: conn}, nil }
 
+func (r *reader) close() {}
+
 // quic waits for the next packet that is QUIC.
 func (r *reader) quic(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
 	for {

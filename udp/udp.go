@@ -143,6 +143,7 @@ func (k *socket) left() error {
 		if k.pumping != nil {
 			<-k.pumping
 		}
+		k.reader.close()
 		return err
 	case k.quic == nil && k.pumping == nil:
 		k.startPump()
