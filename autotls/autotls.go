@@ -73,8 +73,8 @@ type Config struct {
 	Email        string // told to the ACME authority; "": none
 	UserAgent    string // "": "kith"
 
-	// RenewBefore is how long before its end a certificate is renewed. Zero: a
-	// third of its life.
+	// RenewBefore is how long before its end a certificate is renewed, at most half
+	// of its life. Zero: a third.
 	RenewBefore time.Duration
 	// AnyAddr has addresses that are not public told and announced too, for tests
 	// and for networks with an authority and a service of their own.
@@ -254,7 +254,8 @@ func (m *Manager) Run(ctx context.Context) {
 	}
 }
 
-// attempt obtains a certificate and holds it.
+// attempt obtains a certificate and holds it. It fails also if the certificate
+// would be renewed at once, so that there is a pause.
 func (m *Manager) attempt(ctx context.Context, addrs []multiaddr.Addr) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
@@ -266,6 +267,9 @@ func (m *Manager) attempt(ctx context.Context, addrs []multiaddr.Addr) error {
 		m.log.Warn(err.Error())
 	}
 	m.held.Store(cert)
+	if due := m.renewal(); !time.Now().Before(due) {
+		return fmt.Errorf("autotls: the certificate that was just signed should have been renewed on %s: set this machine's clock", due)
+	}
 	m.mu.Lock()
 	m.status.Err, m.status.Next = nil, time.Time{}
 	m.mu.Unlock()
@@ -312,9 +316,10 @@ func (m *Manager) renewal() time.Time {
 	if cert == nil {
 		return time.Time{}
 	}
-	before := m.cfg.RenewBefore
+	life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
+	before := min(m.cfg.RenewBefore, life/2)
 	if before <= 0 {
-		before = cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore) / 3
+		before = life / 3
 	}
 	return cert.Leaf.NotAfter.Add(-before - time.Duration(m.jitter*float64(before)/8))
 }

@@ -168,6 +168,29 @@ func TestRenewBefore(t *testing.T) {
 	})
 }
 
+// With a clock that is weeks ahead, what is signed is old: it serves, and is not
+// asked for again and again.
+func TestClockAhead(t *testing.T) {
+	for _, life := range []time.Duration{time.Minute, 90 * 24 * time.Hour} {
+		inWorld(t, func(t *testing.T, w *world) {
+			w.life, w.age = life, life*9/10
+			m := w.manager(func(c *Config) { c.RenewBefore = 200 * 24 * time.Hour })
+			start(t, m)
+			after(life / 20)
+			if _, err := handshake(w, m, "a."+m.parent); err != nil {
+				t.Error(err)
+			}
+			if err := m.Status().Err; err == nil || !strings.Contains(err.Error(), "clock") {
+				t.Errorf("error %v", err)
+			}
+			after(24 * time.Hour)
+			if n := len(w.orders); n > 10 {
+				t.Errorf("%d orders in a day", n)
+			}
+		})
+	}
+}
+
 func TestRestart(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		dir := filepath.Join(t.TempDir(), "not", "there")

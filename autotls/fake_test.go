@@ -43,6 +43,7 @@ type world struct {
 	// set by tests, before or while nobody asks
 	down     map[string]bool                                   // hosts that do not answer
 	life     time.Duration                                     // of certificates
+	age      time.Duration                                     // that they have when signed
 	instead  func(w http.ResponseWriter, r *http.Request) bool // answers in place of what would
 	begins   bool                                              // the service begins the handshake itself
 	unlisted bool                                              // the name server knows nothing
@@ -160,7 +161,10 @@ func (w *world) serve(host string, h http.Handler) {
 // sign returns the chain for a template.
 func (w *world) sign(c *x509.Certificate, key any, life time.Duration) [][]byte {
 	c.SerialNumber = big.NewInt(time.Now().UnixNano())
-	c.NotBefore, c.NotAfter = time.Now(), time.Now().Add(life)
+	if c.NotBefore.IsZero() {
+		c.NotBefore = time.Now()
+	}
+	c.NotAfter = c.NotBefore.Add(life)
 	return [][]byte{must(x509.CreateCertificate(rand.Reader, c, w.root, key, w.key))}
 }
 
@@ -239,7 +243,7 @@ func (w *world) authority(rw http.ResponseWriter, r *http.Request) {
 		w.csr = must(x509.ParseCertificateRequest(must(base64.RawURLEncoding.DecodeString(req.CSR))))
 		say(200, order())
 	case "/cert":
-		chain := w.sign(&x509.Certificate{DNSNames: w.csr.DNSNames}, w.csr.PublicKey, w.life)
+		chain := w.sign(&x509.Certificate{DNSNames: w.csr.DNSNames, NotBefore: time.Now().Add(-w.age)}, w.csr.PublicKey, w.life)
 		if w.mangle != nil {
 			chain = w.mangle(chain)
 		}
