@@ -30,9 +30,10 @@ type stream struct {
 
 	headSent   atomic.Bool
 	headRead   atomic.Bool
-	readClosed atomic.Bool   // by this side, without a code
-	writeEnded atomic.Bool   // by this side, without a code
-	over       atomic.Uint32 // directions that have ended: readOver, writeOver
+	readClosed atomic.Bool                 // by this side, without a code
+	writeEnded atomic.Bool                 // by this side, without a code
+	over       atomic.Uint32               // directions that have ended: readOver, writeOver
+	reset      atomic.Pointer[StreamError] // by the remote, as Read has seen
 
 	writeMu sync.Mutex // guards head
 	head    []byte     // what is left to send of the prefix
@@ -134,6 +135,10 @@ func prefixLen(b []byte) int {
 func (st *stream) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	// The two directions are reset one after the other: libp2p knows only both.
+	if reset := st.reset.Load(); reset != nil {
+		return 0, st.writeError(reset)
 	}
 	before := 0
 	if !st.headSent.Load() {
@@ -261,7 +266,11 @@ func (st *stream) readError(err error) error {
 			return errReadClosed
 		}
 	}
-	return st.session.convert(err)
+	err = st.session.convert(err)
+	if reset, ok := err.(*StreamError); ok && reset.Remote {
+		st.reset.Store(reset)
+	}
+	return err
 }
 
 func (st *stream) writeError(err error) error {
