@@ -23,7 +23,7 @@ const policy = `
 	multiaddr, internal/wire < peer ;
 	peer, internal/wire < noise, p2ptls ;
 	peer, multistream, internal/drive < host ;
-	host, noise, p2ptls, pnet, yamux < upgrade < tcp, memory, websocket ;
+	host, noise, p2ptls, pnet, yamux < upgrade < tcp, memory, unix, websocket ;
 	NONE < udp ;
 	udp, host, p2ptls < quic ;
 	quic, noise < webtransport ;
