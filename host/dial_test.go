@@ -93,6 +93,26 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+type nameDialer struct{ Transport }
+
+func (nameDialer) CanDial(a multiaddr.Addr) bool { return a.Has(multiaddr.WSS) }
+
+// A transport that dials names gets them, since certificates are for names.
+func TestNamesAreKeptForWhoDialsThem(t *testing.T) {
+	dns := &fakeDNS{
+		ips: map[string][]netip.Addr{"ip a.example": {netip.MustParseAddr("1.1.1.1")}},
+		txt: func(string) []string { return []string{"dnsaddr=/dns4/b.example/tcp/443/wss"} },
+	}
+	h := &Host{resolver: dns, transports: []Transport{nameDialer{}}}
+	found, failed := h.resolveAll(t.Context(), testID(t), []multiaddr.Addr{
+		multiaddr.MustParse("/dns/a.example/tcp/443/wss"), multiaddr.MustParse("/dns/a.example/tcp/1"), multiaddr.MustParse("/dnsaddr/c.example"),
+	})
+	const want = "[/dns/a.example/tcp/443/wss /ip4/1.1.1.1/tcp/1 /dns4/b.example/tcp/443/wss]"
+	if fmt.Sprint(found) != want || len(failed) > 0 {
+		t.Errorf("resolved to %v, failed %v, want %s", found, failed, want)
+	}
+}
+
 // Answers are hostile: each record leads to ten others, without an end.
 func TestResolveIsBounded(t *testing.T) {
 	p := testID(t)

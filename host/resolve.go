@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,12 +30,15 @@ type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// resolveAll replaces DNS names by addresses. What cannot be resolved is reported
-// as failed attempts.
+// resolveAll replaces DNS names by addresses, except in addresses that a transport
+// dials as they are: a certificate can be for the name, and a browser looks up names
+// itself. What cannot be resolved is reported as failed attempts.
 func (h *Host) resolveAll(ctx context.Context, p peer.ID, addrs []multiaddr.Addr) (resolved []multiaddr.Addr, failed []DialAttempt) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	r := resolving{resolver: h.resolver, peer: p}
+	r := resolving{resolver: h.resolver, peer: p, dialable: func(a multiaddr.Addr) bool {
+		return slices.ContainsFunc(h.transports, func(t Transport) bool { return t.CanDial(a) })
+	}}
 	for _, a := range addrs {
 		start := time.Now()
 		if err := r.resolve(ctx, a, 0); err != nil {
@@ -48,6 +52,7 @@ func (h *Host) resolveAll(ctx context.Context, p peer.ID, addrs []multiaddr.Addr
 type resolving struct {
 	resolver Resolver
 	peer     peer.ID
+	dialable func(multiaddr.Addr) bool // by a transport, with its name
 	found    []multiaddr.Addr
 	lookups  int
 }
@@ -67,6 +72,10 @@ func (r *resolving) resolve(ctx context.Context, a multiaddr.Addr, depth int) er
 		network = "ip6"
 	case multiaddr.DNSAddr:
 	default:
+		r.found = append(r.found, a)
+		return nil
+	}
+	if network != "" && r.dialable(a) {
 		r.found = append(r.found, a)
 		return nil
 	}
