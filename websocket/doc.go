@@ -19,7 +19,7 @@
 // and cannot listen.
 //
 // Read in this order: address.go, transport.go, dial.go, listen.go, conn.go,
-// socket.go, socket_unix.go; for the browser browser.go.
+// socket.go, socket_unix.go; for the browser browser_js.go.
 //
 // Specification: https://github.com/libp2p/specs/blob/master/websockets/README.md, r0, 2024-10-23.
 //
