@@ -370,7 +370,7 @@ func testDialEnds(t *testing.T, c Case) {
 			if !errors.Is(err, want) {
 				t.Errorf("dialing who says nothing, until %s: %v, want %v", what, err, want)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Errorf("a dial goes on after %s", what)
 			<-dialed
 		}

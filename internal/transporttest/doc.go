@@ -29,6 +29,8 @@
 // Each part ends with all goroutines gone that it has started. Nothing is slept for:
 // what must happen is waited for, up to a time that only a failure takes. The two
 // times that are promised, a second for CloseWithCode and Case.Silence, are measured.
+// On a machine on which what should take no time takes more than 20 s, set
+// KITH_TRANSPORTTEST_PATIENCE=1m.
 //
 // Read in this order: transporttest.go (what a Case says; the parts), conn.go (two
 // ends of a connection), connect.go, streams.go, deadlines.go, ending.go, process.go

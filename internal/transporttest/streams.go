@@ -277,6 +277,8 @@ func testBulk(t *testing.T, c Case) {
 		case err := <-done:
 			if err != nil {
 				t.Error(err)
+				a.Reset(0) // nobody waits for the rest
+				b.Reset(0)
 			}
 		case <-timer.C:
 			t.Fatalf("not within %v: %d bytes each way\n%s", 3*patience, c.Bulk, stacks())

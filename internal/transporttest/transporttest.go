@@ -1,6 +1,7 @@
 package transporttest
 
 import (
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -10,9 +11,17 @@ import (
 	"github.com/kith-p2p/kith/peer"
 )
 
+// patienceEnv sets patience, for a machine on which the tests need more.
+const patienceEnv = "KITH_TRANSPORTTEST_PATIENCE"
+
 // patience is how long something may take that takes no time when all is well, on
 // a machine that does much else.
-const patience = 20 * time.Second
+var patience = func() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv(patienceEnv)); err == nil {
+		return d
+	}
+	return 20 * time.Second
+}()
 
 // A Case is one transport in one configuration. What it leaves out is at its most
 // demanding.
