@@ -292,8 +292,7 @@ func (m *Manager) changed() {
 	}
 }
 
-// pause returns how long to wait after that many failures in a row, the last with
-// err. It keeps a certificate that is about to end from being given up.
+// pause returns how long to wait after that many failures in a row, the last err.
 func (m *Manager) pause(failures int, err error) time.Duration {
 	pause := maxPause
 	if failures < 7 { // 3⁶ minutes are more than maxPause
@@ -301,9 +300,6 @@ func (m *Manager) pause(failures int, err error) time.Duration {
 		for range failures - 1 {
 			pause *= 3
 		}
-	}
-	if cert := m.valid(time.Now()); cert != nil {
-		pause = min(pause, max(firstPause, time.Until(cert.Leaf.NotAfter)/4))
 	}
 	pause = min(pause, maxPause)
 	pause += time.Duration(m.jitter * float64(pause) / 4)
