@@ -141,7 +141,7 @@ func (t *Transport) admit(ctx context.Context, conn *quicgo.Conn, progress func(
 		st.Reset(0)
 		return host.TransportConn{}, s.prefer(err)
 	}
-	defer secured.Close() // which ends the stream, not the connection
+	defer st.leave()
 	progress(host.StageSecured)
 	tc, err := s.ready(ctx, r.received, r.settings)
 	if err != nil {

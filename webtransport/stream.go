@@ -293,6 +293,13 @@ func (st *stream) end(directions uint32) {
 	}
 }
 
+// leave ends the listener's half of the stream of the handshake. The client ends its own, and a browser takes its session
+// for broken if it is told that nobody reads there.
+func (st *stream) leave() {
+	st.CloseWrite()
+	st.end(readOver)
+}
+
 // A noiseConn is the stream on which the handshake runs.
 type noiseConn struct{ *stream }
 
