@@ -93,7 +93,7 @@ func TestHandshakes(t *testing.T) {
 				if len(w.records) != 1 {
 					t.Errorf("records %v", w.records)
 				}
-				after(time.Second)
+				w.after(time.Second)
 			})
 		})
 	}

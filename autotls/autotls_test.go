@@ -49,12 +49,6 @@ func start(t *testing.T, m *Manager) {
 	})
 }
 
-// after sleeps, and waits until what happens then has happened.
-func after(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
 // handshake connects to a listener with m's configuration, and returns what a
 // client that trusts the world's root sees.
 func handshake(w *world, m *Manager, name string) (*x509.Certificate, error) {
@@ -95,7 +89,7 @@ func TestObtainAndRenew(t *testing.T) {
 
 		begin := time.Now()
 		start(t, m)
-		after(time.Minute)
+		w.after(time.Minute)
 		first, err := handshake(w, m, name)
 		if err != nil {
 			t.Fatal(err)
@@ -114,11 +108,11 @@ func TestObtainAndRenew(t *testing.T) {
 		}
 
 		// Renewed when about two thirds of its life are over, while the old one serves.
-		after(55 * 24 * time.Hour)
+		w.after(55 * 24 * time.Hour)
 		if again, err := handshake(w, m, name); err != nil || !again.Equal(first) {
 			t.Errorf("after 55 days: another certificate, %v", err)
 		}
-		after(6 * 24 * time.Hour)
+		w.after(6 * 24 * time.Hour)
 		second, err := handshake(w, m, name)
 		if err != nil || second.Equal(first) || second.PublicKey.(*ecdsa.PublicKey).Equal(first.PublicKey) {
 			t.Errorf("after 61 days: the old certificate, or its key, %v", err)
@@ -139,7 +133,7 @@ func TestShortLife(t *testing.T) {
 		m := w.manager(func(c *Config) { c.Dir = t.TempDir() })
 		start(t, m)
 		for day := range 30 {
-			after(24 * time.Hour)
+			w.after(24 * time.Hour)
 			if _, err := handshake(w, m, "1-2-3-4."+m.parent); err != nil {
 				t.Fatalf("day %d: %v", day, err)
 			}
@@ -157,11 +151,11 @@ func TestRenewBefore(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		m := w.manager(func(c *Config) { c.RenewBefore = 24 * time.Hour })
 		start(t, m)
-		after(88 * 24 * time.Hour)
+		w.after(88 * 24 * time.Hour)
 		if len(w.orders) != 1 {
 			t.Errorf("%d orders two days before the end, want 1", len(w.orders))
 		}
-		after(24 * time.Hour)
+		w.after(24 * time.Hour)
 		if len(w.orders) != 2 {
 			t.Errorf("%d orders one day before the end, want 2", len(w.orders))
 		}
@@ -176,14 +170,14 @@ func TestClockAhead(t *testing.T) {
 			w.life, w.age = life, life*9/10
 			m := w.manager(func(c *Config) { c.RenewBefore = 200 * 24 * time.Hour })
 			start(t, m)
-			after(min(life/20, time.Hour))
+			w.after(min(life/20, time.Hour))
 			if _, err := handshake(w, m, "a."+m.parent); err != nil {
 				t.Error(err)
 			}
 			if err := m.Status().Err; err == nil || !strings.Contains(err.Error(), "clock") {
 				t.Errorf("error %v", err)
 			}
-			after(24 * time.Hour)
+			w.after(24 * time.Hour)
 			if n := len(w.orders); n > 10 {
 				t.Errorf("%d orders in a day", n)
 			}
@@ -198,7 +192,7 @@ func TestRestart(t *testing.T) {
 		config := func(c *Config) { c.Dir, c.Key = dir, key }
 		first := w.manager(config)
 		start(t, first)
-		after(time.Minute)
+		w.after(time.Minute)
 
 		kept := filepath.Join(dir, testCA)
 		for _, name := range []string{accountFile, certificateFile} {
@@ -220,7 +214,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("after a restart: %v", err)
 		}
 		start(t, again)
-		after(24 * time.Hour)
+		w.after(24 * time.Hour)
 		if len(w.orders) != 1 {
 			t.Errorf("%d orders, want 1", len(w.orders))
 		}
@@ -254,14 +248,14 @@ func TestRestart(t *testing.T) {
 		}
 		third := w.manager(config) // with the file that others can read
 		start(t, third)
-		after(time.Minute)
+		w.after(time.Minute)
 		if info := must(os.Stat(file)); runtime.GOOS != "windows" && (info.Mode().Perm() != 0o600 || len(w.orders) != 2) {
 			t.Errorf("mode %v, %d orders", info.Mode(), len(w.orders))
 		}
 		if len(w.accounts) != 1 {
 			t.Errorf("%d accounts", len(w.accounts))
 		}
-		after(91 * 24 * time.Hour)
+		w.after(91 * 24 * time.Hour)
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +274,7 @@ func TestNowhereToKeep(t *testing.T) {
 		}
 		m := w.manager(func(c *Config) { c.Dir = file })
 		start(t, m)
-		after(time.Minute)
+		w.after(time.Minute)
 		if _, err := handshake(w, m, "a."+m.parent); err != nil {
 			t.Error(err)
 		}
@@ -290,14 +284,14 @@ func TestNowhereToKeep(t *testing.T) {
 func TestWaitsForAddress(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		addrs := []multiaddr.Addr{multiaddr.MustParse("/ip4/192.168.1.2/tcp/1"), multiaddr.MustParse("/dns4/example.com/tcp/1")}
-		m := w.manager(func(c *Config) { c.Addrs = func() []multiaddr.Addr { return addrs } })
+		m := w.manager(func(c *Config) { c.Addrs = func() []multiaddr.Addr { return locked(w, &addrs) } })
 		start(t, m)
-		after(time.Hour)
+		w.after(time.Hour)
 		if len(w.orders) != 0 || m.Status() != (Status{Domain: m.parent}) {
 			t.Fatalf("%d orders, %+v, without a public address", len(w.orders), m.Status())
 		}
 		addrs = append(addrs, multiaddr.MustParse("/ip6/2600::1/udp/1/quic-v1"))
-		after(time.Minute)
+		w.after(time.Minute)
 		if len(w.orders) != 1 || m.Status().NotAfter.IsZero() {
 			t.Errorf("%d orders, %+v", len(w.orders), m.Status())
 		}
@@ -317,7 +311,7 @@ func TestServiceDown(t *testing.T) {
 					c.Changed = func(s Status) { tries = append(tries, time.Now()) }
 				})
 				start(t, m)
-				after(48 * time.Hour)
+				w.after(48 * time.Hour)
 				if err := m.Status().Err; err == nil || !strings.Contains(err.Error(), host) || !strings.Contains(err.Error(), "outgoing HTTPS") {
 					t.Errorf("the error does not tell what to do: %v", err)
 				}
@@ -333,7 +327,7 @@ func TestServiceDown(t *testing.T) {
 					t.Errorf("the handshake's error does not say why: %v", err)
 				}
 				w.setDown(host, false)
-				after(8 * time.Hour)
+				w.after(8 * time.Hour)
 				if _, err := handshake(w, m, "a."+m.parent); err != nil {
 					t.Error(err)
 				}
@@ -349,18 +343,18 @@ func TestRenewalFails(t *testing.T) {
 		m := w.manager(nil)
 		listening := []multiaddr.Addr{multiaddr.MustParse("/ip4/1.2.3.4/tcp/443/tls/ws")}
 		start(t, m)
-		after(time.Hour)
+		w.after(time.Hour)
 		w.setDown(testCA, true)
-		after(89 * 24 * time.Hour)
+		w.after(89 * 24 * time.Hour)
 		if _, err := handshake(w, m, "a."+m.parent); err != nil || len(m.Announce(listening)) != 1 {
 			t.Errorf("before the end: %v, announced %v", err, m.Announce(listening))
 		}
-		after(24 * time.Hour)
+		w.after(24 * time.Hour)
 		if _, err := handshake(w, m, "a."+m.parent); !errors.Is(err, ErrNoCertificate) || len(m.Announce(listening)) != 0 {
 			t.Errorf("after the end: %v, announced %v", err, m.Announce(listening))
 		}
 		w.setDown(testCA, false)
-		after(8 * time.Hour)
+		w.after(8 * time.Hour)
 		if _, err := handshake(w, m, "a."+m.parent); err != nil {
 			t.Error(err)
 		}
@@ -372,15 +366,15 @@ func TestMoved(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		addr := multiaddr.MustParse("/ip4/1.2.3.4/tcp/1")
 		w.instead = func(rw http.ResponseWriter, r *http.Request) bool {
-			if r.Host != testService || addr != multiaddr.MustParse("/ip4/1.2.3.4/tcp/1") || r.ContentLength <= 0 {
+			if r.Host != testService || locked(w, &addr) != multiaddr.MustParse("/ip4/1.2.3.4/tcp/1") || r.ContentLength <= 0 {
 				return false
 			}
 			http.Error(rw, "error testing addresses: \x1b[31mfailed to dial", http.StatusBadRequest)
 			return true
 		}
-		m := w.manager(func(c *Config) { c.Addrs = func() []multiaddr.Addr { return []multiaddr.Addr{addr} } })
+		m := w.manager(func(c *Config) { c.Addrs = func() []multiaddr.Addr { return []multiaddr.Addr{locked(w, &addr)} } })
 		start(t, m)
-		after(24 * time.Hour)
+		w.after(24 * time.Hour)
 		err := m.Status().Err
 		if err == nil || !strings.Contains(err.Error(), "forward the ports of /ip4/1.2.3.4/tcp/1") || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("error %v", err)
@@ -389,7 +383,7 @@ func TestMoved(t *testing.T) {
 			t.Errorf("%d orders in a day", n)
 		}
 		addr = multiaddr.MustParse("/ip4/5.6.7.8/tcp/1")
-		after(movedPause + time.Minute)
+		w.after(movedPause + time.Minute)
 		if _, err := handshake(w, m, "a."+m.parent); err != nil {
 			t.Error(err)
 		}
@@ -489,7 +483,7 @@ func TestBadAnswers(t *testing.T) {
 				}
 				m := w.manager(nil)
 				start(t, m)
-				after(c.within)
+				w.after(c.within)
 				s := m.Status()
 				if s.Err == nil {
 					t.Fatal("no error in time")
@@ -507,7 +501,7 @@ func TestBadAnswers(t *testing.T) {
 				}
 				w.instead, w.mangle, w.life, w.begins, w.unlisted, w.service.forged = nil, nil, time.Hour*24*90, false, false, false
 				w.web.CloseIdleConnections()
-				after(48 * time.Hour)
+				w.after(48 * time.Hour)
 				if _, err := handshake(w, m, "a."+m.parent); err != nil {
 					t.Errorf("after it is over: %v", err)
 				}
@@ -554,7 +548,7 @@ func TestLostAnswer(t *testing.T) {
 		}
 		m := w.manager(nil)
 		start(t, m)
-		after(time.Minute)
+		w.after(time.Minute)
 		if m.held.Load() == nil {
 			t.Errorf("no certificate: %v", m.Status().Err)
 		}
@@ -585,7 +579,7 @@ func TestRunEnds(t *testing.T) {
 				defer close(done)
 				m.Run(ctx)
 			}()
-			after(time.Second)
+			w.after(time.Second)
 			cancel()
 			begin := time.Now()
 			<-done

@@ -22,6 +22,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -130,6 +131,22 @@ func (w *world) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	}
 }
 
+// after sleeps, and waits until what happens then has happened. What the test did
+// before is seen by whoever locks the world then.
+func (w *world) after(d time.Duration) {
+	w.mu.Lock()
+	w.mu.Unlock()
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// locked reads what the test changes.
+func locked[T any](w *world, v *T) T {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return *v
+}
+
 func (w *world) setDown(host string, down bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -146,7 +163,7 @@ func (w *world) serve(host string, h http.Handler) {
 	s := &http.Server{
 		ErrorLog: log.New(io.Discard, "", 0),
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			if w.instead == nil || !w.instead(rw, r) {
+			if instead := locked(w, &w.instead); instead == nil || !instead(rw, r) {
 				h.ServeHTTP(rw, r)
 			}
 		}),

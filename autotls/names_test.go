@@ -52,7 +52,7 @@ func TestAnnounce(t *testing.T) {
 		anywhere := w.manager(func(c *Config) { c.AnyAddr = true })
 		for _, m := range []*Manager{m, anywhere} {
 			start(t, m)
-			after(dueInterval)
+			w.after(dueInterval)
 		}
 		for _, c := range []struct{ in, public, any string }{
 			{"/ip4/1.2.3.4/tcp/443/tls/ws", "/ip4/1.2.3.4/tcp/443/tls/sni/1-2-3-4.ID/ws", ""},
