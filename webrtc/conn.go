@@ -158,8 +158,8 @@ func newConn(s *socket, remote netip.AddrPort, dialer bool, timeout time.Duratio
 }
 
 // secure runs the handshake of DTLS and waits for that of SCTP.
-func (c *conn) secure(ctx context.Context, cert certificate, verify func(der []byte) error) (remoteHash string, err error) {
-	keeper, layer, der, err := shake(ctx, c.shaking, cert.tls, c.dialer, verify)
+func (c *conn) secure(ctx context.Context, cert certificate, srtp bool, verify func(der []byte) error) (remoteHash string, err error) {
+	keeper, layer, der, err := shake(ctx, c.shaking, cert.tls, c.dialer, srtp, verify)
 	if err != nil {
 		c.fail(err)
 		return "", err

@@ -74,6 +74,27 @@ func hasCookie(p []byte) bool {
 	return len(p) > cookie && p[cookie] > 0
 }
 
+// lacksSRTP tells whether p starts with a ServerHello without the extension use_srtp.
+// https://www.rfc-editor.org/rfc/rfc5764.html#section-4.1.1
+func lacksSRTP(p []byte) bool {
+	const session = recordHeaderLen + 12 + 2 + 32
+	if len(p) <= session || p[0] != recordHandshake || p[recordHeaderLen] != 2 || p[3] != 0 || p[4] != 0 {
+		return false
+	}
+	end := recordHeaderLen + int(binary.BigEndian.Uint16(p[11:]))
+	at := session + 1 + int(p[session]) + 2 + 1 + 2 // cipher suite, compression, length of the extensions
+	if end > len(p) || at > end+2 {
+		return false
+	}
+	for at+4 <= end {
+		if binary.BigEndian.Uint16(p[at:]) == 14 {
+			return false
+		}
+		at += 4 + int(binary.BigEndian.Uint16(p[at+2:]))
+	}
+	return true
+}
+
 // handshakeConn is the connection that pion sees while it shakes hands. It is a
 // net.PacketConn.
 type handshakeConn struct {
@@ -82,6 +103,7 @@ type handshakeConn struct {
 	remote net.Addr
 	in     chan []byte
 	proved atomic.Bool // a ClientHello had a cookie
+	noSRTP atomic.Bool // a ServerHello does not speak of SRTP
 
 	mu       sync.Mutex
 	closed   bool
@@ -97,6 +119,9 @@ func newHandshakeConn(send func([]byte), local, remote net.Addr) *handshakeConn 
 func (h *handshakeConn) deliver(p []byte) {
 	if !h.proved.Load() && hasCookie(p) {
 		h.proved.Store(true)
+	}
+	if lacksSRTP(p) {
+		h.noSRTP.Store(true)
 	}
 	select {
 	case h.in <- bytes.Clone(p):
@@ -169,7 +194,7 @@ func (h *handshakeConn) SetReadDeadline(t time.Time) error {
 // shake runs the DTLS handshake of one side. For a listener, the pion connection
 // it returns has to stay until data has come: it repeats the last flight if the
 // dialer did not get it.
-func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer bool, verify func(der []byte) error) (*dtls.Conn, *recordLayer, []byte, error) {
+func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer, srtp bool, verify func(der []byte) error) (*dtls.Conn, *recordLayer, []byte, error) {
 	check := func(raw [][]byte, _ [][]*x509.Certificate) error {
 		if len(raw) != 1 {
 			return fmt.Errorf("webrtc: the remote sent %d certificates instead of one", len(raw))
@@ -181,17 +206,23 @@ func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer b
 	}
 	suites := []dtls.CipherSuiteID{dtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, dtls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
 	logs := &logging.DefaultLoggerFactory{Writer: discard{}, DefaultLogLevel: logging.LogLevelDisabled}
+	// No media is sent; but pion's WebRTC, which go-libp2p uses, ends a connection
+	// that has not agreed on how, and libdatachannel, which js-libp2p uses, never agrees.
+	var profiles []dtls.SRTPProtectionProfile
+	if srtp {
+		profiles = srtpProfiles
+	}
 	var conn *dtls.Conn
 	var err error
 	if dialer {
 		conn, err = dtls.ClientWithOptions(h, h.remote,
 			dtls.WithCertificates(cert), dtls.WithCipherSuites(suites...), dtls.WithInsecureSkipVerify(true),
-			dtls.WithVerifyPeerCertificate(check), dtls.WithLoggerFactory(logs),
+			dtls.WithVerifyPeerCertificate(check), dtls.WithLoggerFactory(logs), dtls.WithSRTPProtectionProfiles(profiles...),
 			dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret), dtls.WithFlightInterval(flightInterval))
 	} else {
 		conn, err = dtls.ServerWithOptions(h, h.remote,
 			dtls.WithCertificates(cert), dtls.WithCipherSuites(suites...), dtls.WithClientAuth(dtls.RequireAnyClientCert),
-			dtls.WithVerifyPeerCertificate(check), dtls.WithLoggerFactory(logs),
+			dtls.WithVerifyPeerCertificate(check), dtls.WithLoggerFactory(logs), dtls.WithSRTPProtectionProfiles(profiles...),
 			dtls.WithExtendedMasterSecret(dtls.RequireExtendedMasterSecret), dtls.WithFlightInterval(flightInterval))
 	}
 	if err != nil {
@@ -223,6 +254,11 @@ func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer b
 // flightInterval is how long a flight of the handshake waits for an answer before
 // it is sent again. pion doubles it.
 const flightInterval = 500 * time.Millisecond
+
+// srtpProfiles are all that are in use: https://www.rfc-editor.org/rfc/rfc8827.html#section-6.5
+var srtpProfiles = []dtls.SRTPProtectionProfile{
+	dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AEAD_AES_256_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80, dtls.SRTP_AES128_CM_HMAC_SHA1_32,
+}
 
 type discard struct{}
 

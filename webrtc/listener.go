@@ -277,7 +277,7 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (tc h
 		}
 	})
 	defer timer.Stop()
-	hash, err := c.secure(ctx, t.cert, func([]byte) error { return nil })
+	hash, err := c.secure(ctx, t.cert, true, func([]byte) error { return nil })
 	if err != nil {
 		return tc, err
 	}

@@ -55,7 +55,13 @@ type outMessage struct {
 	ppid   uint32
 	refs   int // pieces under way, and 1 while it is not sent whole
 	pooled *[maxMessage]byte
+
+	// follows is the length of this message, when that is a message of its own
+	follows *outMessage
 }
+
+// begun tells whether the remote may have seen a part of m, so that it needs the rest.
+func (m *outMessage) begun() bool { return m.sent > 0 || m.follows != nil && m.follows.sent > 0 }
 
 var messagePool = sync.Pool{New: func() any { return new([maxMessage]byte) }}
 

@@ -25,9 +25,10 @@ const (
 	lastWindow = 4 << 20
 	maxWindows = 12 << 20
 
-	// smallMessage is up to which size a message gets memory of its own size, in
-	// bytes; larger ones take a whole block from a pool.
-	smallMessage = 4096
+	// smallMessage is up to how much data a message gets memory of its own size, in
+	// bytes; with more it takes a whole block from a pool. With so much, it has less
+	// than the 4096 bytes that go-libp2p reads at once.
+	smallMessage = 4000
 
 	// keepBuffer is up to which size the memory of a stream stays when all was
 	// read, in bytes.
@@ -208,9 +209,13 @@ func (s *stream) grant() bool {
 func (s *stream) announceWindow() {
 	s.granted = max(s.granted, s.consumed+uint64(s.window))
 	s.granting = s.control(control{flag: flagNone, window: s.granted})
-	if n := len(s.queue); n > 2 { // it need not wait for the data
-		copy(s.queue[2:], s.queue[1:n-1])
-		s.queue[1] = s.granting
+	if n := len(s.queue); n > 3 { // it need not wait for the data
+		at := 1
+		if s.queue[1].follows != nil {
+			at = 2
+		}
+		copy(s.queue[at+1:], s.queue[at:n-1])
+		s.queue[at] = s.granting
 	}
 }
 
@@ -235,7 +240,7 @@ func (s *stream) Write(p []byte) (int, error) {
 			if c.kith {
 				n = int(min(uint64(n), s.allowed-s.sent))
 			}
-			s.enqueue(newMessage(p[:n]))
+			s.enqueueData(p[:n])
 			s.sent += uint64(n)
 			written += n
 			p = p[n:]
@@ -264,15 +269,22 @@ func (s *stream) cannotWrite() error {
 
 var errWriteClosed = fmt.Errorf("webrtc: the stream was closed for writing: %w", net.ErrClosed)
 
-func newMessage(data []byte) *outMessage {
+func (s *stream) enqueueData(data []byte) {
 	m := &outMessage{ppid: ppidBinary, refs: 1}
 	if len(data) <= smallMessage {
 		m.buf = appendData(make([]byte, 0, len(data)+messageOverhead), data)
-		return m
+		s.enqueue(m)
+		return
 	}
 	m.pooled = messagePool.Get().(*[maxMessage]byte)
 	m.buf = appendData(m.pooled[:0], data)
-	return m
+	if !s.conn.kith {
+		// go-libp2p reads a length into 4096 bytes, and fails if more comes with it.
+		m.follows = &outMessage{ppid: ppidBinary, refs: 1, buf: []byte{m.buf[0], m.buf[1]}}
+		m.buf = m.buf[2:]
+		s.enqueue(m.follows)
+	}
+	s.enqueue(m)
 }
 
 // enqueue lets a message be sent after those before it.
@@ -398,7 +410,7 @@ func (s *stream) drop() {
 	keep := s.queue[:0]
 	s.queued = 0
 	for _, m := range s.queue {
-		if m.sent > 0 || m.ppid == ppidControl {
+		if m.begun() || m.ppid == ppidControl {
 			keep = append(keep, m)
 			s.queued += len(m.buf) - m.sent
 		} else {

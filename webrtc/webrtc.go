@@ -151,10 +151,19 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 	if !ok || ap.Port() == 0 || len(hashes) == 0 {
 		return tc, fmt.Errorf("webrtc: %s is not an IP address with a UDP port, /webrtc-direct and the SHA-256 hash of a certificate", addr)
 	}
+	tc, noSRTP, err := t.dial(ctx, addr, ap, hashes, p, true, progress)
+	if noSRTP {
+		tc, _, err = t.dial(ctx, addr, ap, hashes, p, false, progress)
+	}
+	return tc, err
+}
+
+// dial tries once. noSRTP tells that it failed because the listener knows no SRTP.
+func (t *Transport) dial(ctx context.Context, addr multiaddr.Addr, ap netip.AddrPort, hashes []string, p peer.ID, srtp bool, progress func(host.Stage)) (tc host.TransportConn, noSRTP bool, err error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "udp", ap.String())
 	if err != nil {
-		return tc, fmt.Errorf("webrtc: %w", err)
+		return tc, false, fmt.Errorf("webrtc: %w", err)
 	}
 	udp := raw.(*net.UDPConn)
 	c := newConn(newSocket(udp, true), ap, true, t.timeout)
@@ -169,10 +178,10 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 	}()
 
 	if err := c.probe(ctx); err != nil {
-		return tc, err
+		return tc, false, err
 	}
 	progress(host.StageOpened)
-	hash, err := c.secure(ctx, t.cert, func(der []byte) error {
+	hash, err := c.secure(ctx, t.cert, srtp, func(der []byte) error {
 		got := certHash(der)
 		for _, want := range hashes {
 			if got == want {
@@ -182,13 +191,13 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 		return fmt.Errorf("webrtc: the certificate of %s has another hash than its address says: %s", ap, hashText(got))
 	})
 	if err != nil {
-		return tc, err
+		return tc, srtp && c.shaking.noSRTP.Load(), err
 	}
 	progress(host.StageSecuring)
 	// The listener is the initiator, because it can send first.
 	secured, err := t.noise.Server(ctx, handshakeChannel{c.streams[handshakeID]}, noise.Config{Remote: p, Prologue: prologue(t.cert.hash, hash)})
 	if err != nil {
-		return tc, fmt.Errorf("webrtc: %w", err)
+		return tc, false, fmt.Errorf("webrtc: %w", err)
 	}
 	progress(host.StageSecured)
 	progress(host.StageMuxed)
@@ -198,7 +207,7 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 		LocalAddr:  address(netip.AddrPortFrom(local.Addr().Unmap(), local.Port())),
 		RemoteAddr: addr,
 		RemoteKey:  secured.RemoteKey(),
-	}, nil
+	}, false, nil
 }
 
 // A check is what a dialer tells a listener to recognise it by, and whether it was answered.
