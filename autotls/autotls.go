@@ -112,6 +112,9 @@ type Manager struct {
 	registration *url.URL
 	store        store
 	jitter       float64 // 0 to 1: spreads the renewals of many nodes
+	// what finds and asks the domain's name servers, which tests replace
+	system *net.Resolver
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// owned by Run
 	auth authClient
@@ -143,7 +146,14 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger, parent: label(cfg.Key.ID()) + "." + cfg.Domain, jitter: rand.Float64()}
+	m := &Manager{
+		cfg:    cfg,
+		log:    cfg.Logger,
+		parent: label(cfg.Key.ID()) + "." + cfg.Domain,
+		jitter: rand.Float64(),
+		system: net.DefaultResolver,
+		dial:   new(net.Dialer).DialContext,
+	}
 	var err error
 	if _, err = multiaddr.NewComponent(multiaddr.SNI, m.parent); err != nil {
 		return nil, fmt.Errorf("autotls: Config.Domain %q: %w", cfg.Domain, err)

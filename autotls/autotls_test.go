@@ -534,6 +534,48 @@ func otherName(w *world) func([][]byte) [][]byte {
 	}
 }
 
+// The domain's own name servers are asked first, since others may know only that
+// there was nothing; but they may be out of reach.
+func TestNameServers(t *testing.T) {
+	for name, c := range map[string]struct {
+		reachable, systemKnows bool
+		asked                  string
+	}{
+		"theirs":  {reachable: true, asked: "ns1.libp2p.direct.:53"},
+		"ours":    {systemKnows: true},
+		"nobody":  {},
+		"another": {reachable: true, systemKnows: true, asked: "ns1.libp2p.direct.:53"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				m := w.manager(func(c *Config) { c.Resolver = nil })
+				old := &world{t: t} // a name server that learns nothing
+				m.system = &net.Resolver{PreferGo: true, Dial: old.dialDNS}
+				if c.systemKnows {
+					m.system.Dial = w.dialDNS
+				}
+				var asked []string
+				m.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					asked = append(asked, addr)
+					if !c.reachable {
+						return nil, errors.New("filtered")
+					}
+					return w.dialDNS(ctx, network, addr)
+				}
+				start(t, m)
+				w.after(dnsTimeout + time.Minute)
+				if held := m.held.Load() != nil; held != (c.reachable || c.systemKnows) {
+					t.Errorf("a certificate is held: %v; %v", held, m.Status().Err)
+				}
+				slices.Sort(asked)
+				if asked = slices.Compact(asked); c.asked != "" && !slices.Equal(asked, []string{c.asked}) || len(asked) == 0 || len(asked) > maxNameServers {
+					t.Errorf("asked %v", asked)
+				}
+			})
+		})
+	}
+}
+
 // An answer that is lost on the way does not cost the certificate.
 func TestLostAnswer(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

@@ -51,6 +51,7 @@ type world struct {
 	mangle   func(chain [][]byte) [][]byte                     // what is handed out
 
 	mu       sync.Mutex
+	steps    int // of the test
 	hosts    map[string]chan net.Conn
 	records  map[string]string // what the name server knows
 	csr      *x509.CertificateRequest
@@ -135,6 +136,7 @@ func (w *world) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 // before is seen by whoever locks the world then.
 func (w *world) after(d time.Duration) {
 	w.mu.Lock()
+	w.steps++
 	w.mu.Unlock()
 	time.Sleep(d)
 	synctest.Wait()
@@ -333,13 +335,18 @@ func (w *world) dialDNS(context.Context, string, string) (net.Conn, error) {
 			ok = ok && !w.unlisted
 			w.mu.Unlock()
 			msg.Response, msg.Authoritative, msg.Additionals = true, true, nil
-			if !ok {
+			head := dnsmessage.ResourceHeader{Name: msg.Questions[0].Name, Type: msg.Questions[0].Type, Class: dnsmessage.ClassINET}
+			switch {
+			case head.Type == dnsmessage.TypeNS:
+				for i := range 10 {
+					msg.Answers = append(msg.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.NSResource{
+						NS: dnsmessage.MustNewName(fmt.Sprintf("ns%d.%s.", i, DefaultDomain)),
+					}})
+				}
+			case ok:
+				msg.Answers = []dnsmessage.Resource{{Header: head, Body: &dnsmessage.TXTResource{TXT: []string{value}}}}
+			default:
 				msg.RCode = dnsmessage.RCodeNameError
-			} else {
-				msg.Answers = []dnsmessage.Resource{{
-					Header: dnsmessage.ResourceHeader{Name: msg.Questions[0].Name, Type: dnsmessage.TypeTXT, Class: dnsmessage.ClassINET},
-					Body:   &dnsmessage.TXTResource{TXT: []string{value}},
-				}}
 			}
 			packet = must(msg.Pack())
 			if _, err := there.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packet))), packet...)); err != nil {

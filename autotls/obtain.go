@@ -229,7 +229,7 @@ func (m *Manager) lookUp(ctx context.Context, name, value string) error {
 	if at := m.nameServers(ctx); at != nil && lookUpAt(ctx, at, name, value) == nil {
 		return nil
 	}
-	return lookUpAt(ctx, net.DefaultResolver, name, value)
+	return lookUpAt(ctx, m.system, name, value)
 }
 
 func lookUpAt(ctx context.Context, at *net.Resolver, name, value string) error {
@@ -250,7 +250,7 @@ func lookUpAt(ctx context.Context, at *net.Resolver, name, value string) error {
 func (m *Manager) nameServers(ctx context.Context) *net.Resolver {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	servers, err := net.DefaultResolver.LookupNS(ctx, m.cfg.Domain+".")
+	servers, err := m.system.LookupNS(ctx, m.cfg.Domain+".")
 	if err != nil || len(servers) == 0 {
 		return nil
 	}
@@ -260,7 +260,7 @@ func (m *Manager) nameServers(ctx context.Context) *net.Resolver {
 		PreferGo: true,
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			server := servers[int(turn.Add(1))%len(servers)]
-			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(server.Host, "53"))
+			return m.dial(ctx, network, net.JoinHostPort(server.Host, "53"))
 		},
 	}
 }
