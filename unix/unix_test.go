@@ -63,12 +63,9 @@ func TestTransport(t *testing.T) {
 		name    string
 		channel func(peer.PrivateKey) (upgrade.Security, error)
 		psk     *pnet.Key
-		bulk    int
 	}{
-		{"noise", upgrade.Noise, nil, 0},
-		{"tls", upgrade.TLS, nil, 8 << 20},
-		{"noise and a key", upgrade.Noise, &psk, 8 << 20},
-		{"tls and a key", upgrade.TLS, &psk, 8 << 20},
+		{"noise", upgrade.Noise, nil},
+		{"tls and a key", upgrade.TLS, &psk},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var last atomic.Int32
@@ -91,11 +88,9 @@ func TestTransport(t *testing.T) {
 				Listen: func(t testing.TB) []multiaddr.Addr {
 					return []multiaddr.Addr{address(t, filepath.Join(dir(t), fmt.Sprint(last.Add(1))))}
 				},
-				Bulk: c.bulk,
-				// A Unix socket takes 200 KiB, so that against a stopped process the first
-				// stream's write is the one that waits in the system for all of them, and yamux
-				// ends it after its WriteTimeout, not at its deadline.
-				InProcess: true,
+				Bulk:    8 << 20,
+				Streams: 200,
+				Conns:   20,
 			})
 		})
 	}
