@@ -8,6 +8,7 @@ import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
+import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
@@ -36,7 +37,7 @@ async function start (options, isMdns) {
     privateKey: await generateKeyPair(KEY_TYPES[options['key-type']]),
     nodeInfo: { userAgent: 'js-libp2p/jspeer' },
     addresses: { listen: options.listen === 'none' ? [] : options.listen.split(',') },
-    transports: [tcp()],
+    transports: [tcp(), webSockets()],
     connectionEncrypters: wanted.map(name => encrypters[name]()),
     streamMuxers: [yamux()],
     // The interface cannot be chosen: the suite runs this in a network namespace that has loopback only.
@@ -376,7 +377,7 @@ function parse (args) {
 async function main ([mode, ...args]) {
   if (mode === 'capabilities') {
     emit('capabilities', {
-      transports: ['tcp'],
+      transports: ['tcp', 'ws'],
       security: ['noise', 'tls'],
       muxers: ['yamux'],
       key_types: Object.keys(KEY_TYPES),
