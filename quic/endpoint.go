@@ -33,6 +33,10 @@ const (
 	// connections up after 10 s, and NATs forget UDP mappings after 30 s.
 	keepAlive = 5 * time.Second
 
+	// unmovedTimeout is how long a connection that stays on its socket waits for the
+	// remote's answer. quic-go gives none if the address that it sees has not changed.
+	unmovedTimeout = time.Second
+
 	// Windows are what the remote may send before we have read it, in bytes. They
 	// start with what one round trip of 100 ms at 40 Mbit/s carries and grow with what
 	// the reader takes, up to go-libp2p's.
@@ -84,8 +88,11 @@ type Endpoint struct {
 	reset   *quicgo.StatelessResetKey // nil: none
 	gate    gate
 
+	moving sync.Mutex // held while connections move
+
 	mu     sync.Mutex
 	open   map[netip.AddrPort]*socket
+	dialed map[*quicgo.Conn]*route
 	closed bool
 }
 
@@ -105,6 +112,7 @@ func NewEndpoint(cfg EndpointConfig) *Endpoint {
 	e := &Endpoint{
 		sockets: cfg.Sockets,
 		open:    make(map[netip.AddrPort]*socket),
+		dialed:  make(map[*quicgo.Conn]*route),
 		config: &quicgo.Config{
 			Versions:                       []quicgo.Version{quicgo.Version1},
 			HandshakeIdleTimeout:           handshakeTimeout,
@@ -148,9 +156,17 @@ type socket struct {
 	// guarded by Endpoint.mu
 	server    *quicgo.EarlyListener // nil: nobody listens
 	listeners map[string]*Listener  // by ALPN
-	conns     map[*quicgo.Conn]bool // that use the socket, or have used it; true: dialed
+	conns     map[*quicgo.Conn]bool // that use the socket, or have used it
 	dials     int                   // that are running
 	gone      bool                  // its address is not ours any more
+}
+
+// A route is where a dialed connection goes. (The connection knows, but it may not
+// be asked while it moves.)
+type route struct {
+	to   netip.AddrPort
+	from *socket
+	path *quicgo.Path // nil: the one of the handshake
 }
 
 // socket finds or opens the socket at ap. e.mu is held.
@@ -199,13 +215,15 @@ func (s *socket) close() {
 
 // keep counts conn as a user of the socket until it ends. It tells whether the
 // endpoint is still open.
-func (s *socket) keep(conn *quicgo.Conn, dialed bool) bool {
+func (s *socket) keep(conn *quicgo.Conn, dialed *route) bool {
 	e := s.endpoint
 	e.mu.Lock()
-	closed := e.closed
-	_, kept := s.conns[conn]
+	closed, kept := e.closed, s.conns[conn]
 	if !closed && !kept {
-		s.conns[conn] = dialed
+		s.conns[conn] = true
+		if dialed != nil {
+			e.dialed[conn] = dialed
+		}
 	}
 	e.mu.Unlock()
 	if closed || kept {
@@ -214,6 +232,7 @@ func (s *socket) keep(conn *quicgo.Conn, dialed bool) bool {
 	context.AfterFunc(conn.Context(), func() {
 		e.mu.Lock()
 		delete(s.conns, conn)
+		delete(e.dialed, conn)
 		release := s.release()
 		e.mu.Unlock()
 		release()
@@ -275,7 +294,7 @@ func (s *socket) accept(server *quicgo.EarlyListener) {
 		s.endpoint.mu.Lock()
 		l := s.listeners[conn.ConnectionState().TLS.NegotiatedProtocol]
 		s.endpoint.mu.Unlock()
-		if l == nil || !s.keep(conn, false) {
+		if l == nil || !s.keep(conn, nil) {
 			conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
 			continue
 		}
@@ -359,7 +378,7 @@ func (e *Endpoint) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config
 		return nil, err
 	}
 	conn, err := s.tr.Dial(ctx, net.UDPAddrFromAddrPort(to), conf, e.config)
-	if err == nil && !s.keep(conn, true) {
+	if err == nil && !s.keep(conn, &route{to: to, from: s}) {
 		conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
 		err = net.ErrClosed
 	}
@@ -461,10 +480,12 @@ func closeConn(conn *quicgo.Conn, code uint32) {
 // returns when all have moved, or when ctx ends. A connection that cannot move
 // stays where it is. Streams notice nothing but a delay.
 //
-// It is to be called when the machine's addresses have changed. It needs no listener;
-// sockets that are listened on at an address which is gone are left alone.
+// It is to be called when the machine's addresses have changed. A remote that runs
+// quic-go can follow a connection twice, for want of connection IDs.
 // https://www.rfc-editor.org/rfc/rfc9000.html#section-9
 func (e *Endpoint) Rebind(ctx context.Context) error {
+	e.moving.Lock()
+	defer e.moving.Unlock()
 	ours, err := net.InterfaceAddrs()
 	if err != nil {
 		return fmt.Errorf("quic: which addresses this machine has: %w", err)
@@ -482,9 +503,8 @@ func (e *Endpoint) Rebind(ctx context.Context) error {
 			return err == nil && prefix.Addr().WithZone("") == s.local.Addr().WithZone("")
 		})
 	}
-	for _, conn := range e.dialed() {
-		remote := conn.RemoteAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
-		to, err := e.source(remote)
+	for conn, route := range e.dialed {
+		to, err := e.source(route.to.Addr())
 		if err != nil {
 			failed = append(failed, err)
 			continue
@@ -509,43 +529,49 @@ func (e *Endpoint) Rebind(ctx context.Context) error {
 	return errors.Join(append(failed, errs...)...)
 }
 
-// dialed lists the connections that were dialed. e.mu is held.
-func (e *Endpoint) dialed() []*quicgo.Conn {
-	seen := make(map[*quicgo.Conn]bool)
-	for _, s := range e.open {
-		for conn, dialed := range s.conns {
-			if dialed {
-				seen[conn] = true
-			}
-		}
-	}
-	conns := make([]*quicgo.Conn, 0, len(seen))
-	for conn := range seen {
-		conns = append(conns, conn)
-	}
-	return conns
-}
-
-// adopt moves a connection to this socket, after the remote has answered there.
+// adopt moves a connection to this socket, after the remote has answered there. If
+// the connection is there already, the remote learns where that is now.
 func (s *socket) adopt(ctx context.Context, conn *quicgo.Conn) error {
+	e := s.endpoint
+	e.mu.Lock()
+	route := e.dialed[conn]
+	e.mu.Unlock()
+	stays := route != nil && route.from == s
+	if route == nil || stays && s.bound() {
+		return nil // it has ended, or nothing has changed
+	}
 	path, err := conn.AddPath(s.tr)
 	if err != nil {
-		return fmt.Errorf("quic: moving the connection to %s: %w", conn.RemoteAddr(), err)
+		return fmt.Errorf("quic: moving the connection to %s: %w", route.to, err)
 	}
 	// Before the first packet: the socket has to outlive the connection from there on.
-	if !s.keep(conn, true) {
+	if !s.keep(conn, nil) {
 		return net.ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	timeout := handshakeTimeout
+	if stays {
+		timeout = unmovedTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	stop := context.AfterFunc(conn.Context(), cancel)
 	defer stop()
 	if err := path.Probe(ctx); err != nil {
 		path.Close()
-		return fmt.Errorf("quic: moving the connection to %s: no answer from there to %s: %w", conn.RemoteAddr(), s.local, err)
+		if stays || conn.Context().Err() != nil {
+			return nil // or it has ended meanwhile
+		}
+		return fmt.Errorf("quic: moving the connection to %s: no answer from there to %s: %w", route.to, s.local, err)
 	}
 	if err := path.Switch(); err != nil {
-		return fmt.Errorf("quic: moving the connection to %s: %w", conn.RemoteAddr(), err)
+		return fmt.Errorf("quic: moving the connection to %s: %w", route.to, err)
+	}
+	e.mu.Lock()
+	left := route.path
+	route.from, route.path = s, path
+	e.mu.Unlock()
+	if left != nil {
+		left.Close() // gives its connection ID back; the remote has few to give
 	}
 	return nil
 }
