@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
@@ -68,9 +69,6 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 		libp2p.NoTransports,
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(websocket.New),
-		libp2p.Transport(libp2pquic.NewTransport),
-		libp2p.Transport(webtransport.New),
-		libp2p.Transport(libp2pwebrtc.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
@@ -82,6 +80,15 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 	}
 	if opt.Security != "noise" {
 		options = append(options, libp2p.Security(libp2ptls.ID, libp2ptls.New))
+	}
+	if opt.PSK != "" {
+		psk, err := loadPSK(opt.PSK)
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, libp2p.PrivateNetwork(psk))
+	} else { // these refuse to be in a private network
+		options = append(options, libp2p.Transport(libp2pquic.NewTransport), libp2p.Transport(webtransport.New), libp2p.Transport(libp2pwebrtc.New))
 	}
 	h, err := libp2p.New(options...)
 	if err != nil {
@@ -106,6 +113,15 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 	h.SetStreamHandler(peercmd.PerfProtocol, n.handler(peercmd.ServePerf))
 	go n.watch(hooks)
 	return n, nil
+}
+
+func loadPSK(file string) (pnet.PSK, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return pnet.DecodeV1PSK(f)
 }
 
 func newKey(keyType string) (crypto.PrivKey, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/perf"
 	"github.com/kith-p2p/kith/ping"
+	"github.com/kith-p2p/kith/pnet"
 	"github.com/kith-p2p/kith/upgrade"
 )
 
@@ -51,6 +52,13 @@ func start(ctx context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peerc
 		cfg.Security = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.Noise}
 	case "tls":
 		cfg.Security = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.TLS}
+	}
+	if opt.PSK != "" {
+		psk, err := pnet.LoadKey(opt.PSK)
+		if err != nil {
+			return nil, err
+		}
+		cfg.PSK = &psk
 	}
 	n, err := kith.Start(ctx, cfg)
 	if err != nil {

@@ -16,6 +16,7 @@ type Options struct {
 	Security string   // noise, tls, or empty for both
 	KeyType  string   // one of KeyTypes
 	Peers    []string // addresses with /p2p
+	PSK      string   // file with the key of a private network, or empty
 
 	// dial
 	Do       []string // of Exchanges, in order
@@ -49,6 +50,7 @@ func parseOptions(mode string, args []string, extra func(*flag.FlagSet)) (Option
 	flags.StringVar(&listen, "listen", "/ip4/127.0.0.1/tcp/0", "comma-separated addresses, or none")
 	flags.StringVar(&o.Security, "security", "", "offer only noise or only tls")
 	flags.StringVar(&o.KeyType, "key-type", "ed25519", strings.Join(KeyTypes, ", "))
+	flags.StringVar(&o.PSK, "psk", "", "file with the key of a private network")
 	flags.StringVar(&peers, "peer", "", "comma-separated addresses with /p2p")
 	flags.StringVar(&do, "do", "identify,ping", "what to do once connected, in order: "+strings.Join(Exchanges, ", "))
 	flags.Int64Var(&o.Bytes, "bytes", 1<<20, "how much echo, halfclose, perf (up) and each of streams send")
