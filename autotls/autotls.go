@@ -81,7 +81,7 @@ type Config struct {
 	AnyAddr bool
 
 	// HTTP sends the requests. Nil: a client that trusts the system's roots. Its
-	// redirects are not followed, and its Timeout is at most half a minute.
+	// redirects are not followed, and its Timeout is at most 65 seconds.
 	HTTP *http.Client
 	// Resolver is asked whether the challenge is published. Nil: the name servers of
 	// Domain, and the system's if those say nothing.

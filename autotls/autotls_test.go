@@ -435,7 +435,7 @@ func TestBadAnswers(t *testing.T) {
 		want    string        // in the error
 		within  time.Duration // the first attempt has ended
 	}{
-		"directory silent":    {instead: at(testCA, "/directory", silent), want: "Client.Timeout", within: 31 * time.Second},
+		"directory silent":    {instead: at(testCA, "/directory", silent), want: "Client.Timeout", within: requestTimeout + time.Second},
 		"directory endless":   {instead: at(testCA, "/directory", endless), want: "more than 262144 bytes", within: time.Second},
 		"directory garbage":   {instead: at(testCA, "/directory", garbage), want: "invalid character", within: time.Second},
 		"directory fails":     {instead: at(testCA, "/directory", status(503, "later")), want: "503", within: time.Minute},
@@ -450,12 +450,17 @@ func TestBadAnswers(t *testing.T) {
 			rw.WriteHeader(400)
 			endless(rw, r)
 		}), want: "get a challenge", within: time.Second},
+		"asks for haste": {instead: at(testCA, "/authz", func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Replay-Nonce", "nonce")
+			rw.Header().Set("Retry-After", time.Unix(0, 0).UTC().Format(http.TimeFormat))
+			rw.Write([]byte(`{"status":"pending","challenges":[{"type":"dns-01","url":"https://acme.test/challenge","token":"t"}]}`))
+		}), want: "more than 400 requests", within: 5 * time.Second},
 		"never accepted":       {instead: at(testCA, "/challenge", status(200, `{"type":"dns-01","status":"pending","url":"https://acme.test/c"}`)), want: "takes too long", within: attemptTimeout},
 		"challenge refused":    {instead: at(testCA, "/challenge", status(400, `{"type":"urn:ietf:params:acme:error:malformed"}`)), want: "have the challenge checked", within: 10 * time.Second},
-		"certificate silent":   {instead: at(testCA, "/cert", silent), want: "get the certificate signed", within: 2 * time.Minute},
+		"certificate silent":   {instead: at(testCA, "/cert", silent), want: "get the certificate signed", within: 2*requestTimeout + 10*time.Second},
 		"certificate garbage":  {instead: at(testCA, "/cert", garbage), want: "chain is empty", within: 10 * time.Second},
 		"certificate endless":  {instead: at(testCA, "/cert", endless), want: "more than 262144 bytes", within: 10 * time.Second},
-		"service silent":       {instead: at(testService, "", silent), want: "Client.Timeout", within: 31 * time.Second},
+		"service silent":       {instead: at(testService, "", silent), want: "Client.Timeout", within: requestTimeout + time.Second},
 		"service endless":      {instead: at(testService, "", endless), want: "more than 262144 bytes", within: time.Second},
 		"service garbage":      {instead: at(testService, "", garbage), want: "does not ask who we are", within: time.Second},
 		"service knows nobody": {instead: at(testService, "", status(401, "")), want: "no header", within: time.Second},

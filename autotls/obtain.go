@@ -43,8 +43,8 @@ const (
 	maxNameServers = 4
 
 	// requestTimeout bounds one request. The service dials the node before it
-	// answers.
-	requestTimeout = 30 * time.Second
+	// answers, for which go-libp2p takes up to a minute.
+	requestTimeout = time.Minute + 5*time.Second
 	// maxAnswer bounds the body of an answer, in bytes: a certificate chain has ten
 	// thousand.
 	maxAnswer = 256 << 10

@@ -48,6 +48,8 @@ const (
 	domain      = "libp2p.direct"
 	caName      = "acme.test"
 	serviceName = "registration.test"
+	// tokenTTL is so short that a renewal finds its token expired.
+	tokenTTL = 3 * time.Second
 	// patience is how long the parts have to answer each other.
 	patience = 30 * time.Second
 )
@@ -80,7 +82,7 @@ func newWorld(t *testing.T, life time.Duration) *world {
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	check(t, err)
 	service := http.NewServeMux()
-	service.Handle("POST /v1/_acme-challenge", &httppeeridauth.ServerPeerIDAuth{PrivKey: key, TokenTTL: time.Hour, Next: w.register})
+	service.Handle("POST /v1/_acme-challenge", &httppeeridauth.ServerPeerIDAuth{PrivKey: key, TokenTTL: tokenTTL, Next: w.register})
 
 	roots := x509.NewCertPool()
 	at := map[string]string{
