@@ -6,6 +6,7 @@ import (
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/pnet"
 	"github.com/kith-p2p/kith/upgrade"
 )
 
@@ -20,8 +21,9 @@ type Config struct {
 	// identity.key. Empty: nothing does.
 	Dir string
 
-	// Listen is where the node takes connections in. Nil: TCP on one free port of
-	// all interfaces, IPv4 and IPv6. Empty but not nil: nowhere.
+	// Listen is where the node takes connections in. Nil: on one free port of all
+	// interfaces, IPv4 and IPv6, over QUIC, TCP, WebTransport, WebRTC-direct and
+	// WebSocket. Empty but not nil: nowhere. It can dial over all of them in any case.
 	Listen []multiaddr.Addr
 
 	// Bootstrap are peers that the node connects to at the start, and again
@@ -32,6 +34,11 @@ type Config struct {
 	// upgrade.TLS. Nil: both, the one first that is faster on this hardware.
 	Security []func(peer.PrivateKey) (upgrade.Security, error)
 
+	// PSK makes the node one of a private network, whose peers all have this key.
+	// It then goes over TCP, WebSocket and Unix sockets alone, since the other
+	// transports cannot keep a network private. Nil: the public network.
+	PSK *pnet.Key
+
 	// Agent is the program's name and version as it tells other peers. Empty: "kith/" and the version.
 	Agent string
 
@@ -39,8 +46,9 @@ type Config struct {
 	// and traffic for it.
 	ServePerf bool
 
-	MDNS   MDNS
-	Limits host.Limits
+	WebSocket WebSocket
+	MDNS      MDNS
+	Limits    host.Limits
 
 	// Logger gets what an operator should know. Nil: nothing is logged.
 	Logger *slog.Logger

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -20,7 +19,6 @@ import (
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/perf"
 	"github.com/kith-p2p/kith/ping"
-	"github.com/kith-p2p/kith/tcp"
 	"github.com/kith-p2p/kith/upgrade"
 	"github.com/kith-p2p/kith/yamux"
 )
@@ -51,6 +49,8 @@ type Node struct {
 	Identify *identify.Service
 	MDNS     *mdns.Service // nil when it is off or not possible here
 	MDNSErr  error         // why it is not possible; nil when it runs or is off
+
+	transports transports
 }
 
 // Start makes a node and sets it to work. ctx bounds the start alone; the node
@@ -73,7 +73,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
-	overTCP, err := tcp.New(tcp.Config{Upgrader: upgrader})
+	n := new(Node)
+	n.transports, err = newTransports(key, cfg, upgrader, func() []multiaddr.Addr { return n.Addrs() })
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
@@ -81,7 +82,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	// The host owns connections, streams and handlers.
 	h, err := host.New(host.Config{
 		Identity:   key,
-		Transports: []host.Transport{overTCP},
+		Transports: n.transports.all,
+		Announce:   n.transports.announce,
 		Limits:     cfg.Limits,
 		Logger:     cfg.Logger,
 		Trace:      cfg.Trace,
@@ -89,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
-	n := &Node{Host: h}
+	n.Host = h
 
 	// Protocols.
 	agent := cfg.Agent
@@ -102,8 +104,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		perf.Serve(h)
 	}
 
-	if err := listen(h, cfg.Listen); err != nil {
-		return nil, errors.Join(fmt.Errorf("kith: %w", err), h.Close())
+	if err := listen(h, cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("kith: %w", err), n.Close())
+	}
+	if n.transports.autoTLS != nil {
+		n.Go(n.transports.autoTLS.Run)
 	}
 
 	// Discovery comes last, when there are addresses to tell.
@@ -114,6 +119,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.keepConnected(p)
 	}
 	return n, nil
+}
+
+// Close ends all that the node does. See host.Host.Close.
+func (n *Node) Close() error {
+	return errors.Join(n.Host.Close(), n.transports.close())
 }
 
 // identity finds or makes the node's key.
@@ -147,44 +157,20 @@ func newUpgrader(key peer.PrivateKey, cfg Config) (*upgrade.Upgrader, error) {
 		}
 		security = append(security, s)
 	}
-	// What a peer may open on all its connections, it may open on one. The default
-	// is the same in both.
-	streams := cfg.Limits.InboundStreamsPerPeer
-	if streams < 0 {
-		streams = math.MaxInt
-	}
-	return upgrade.New(upgrade.Config{Security: security, Yamux: yamux.Config{MaxIncomingStreams: streams}})
+	return upgrade.New(upgrade.Config{
+		Security: security,
+		Yamux:    yamux.Config{MaxIncomingStreams: streamsPerPeer(cfg)},
+		PSK:      cfg.PSK,
+	})
 }
 
-// listen opens addrs, or by default one port for IPv4 and IPv6.
-func listen(h *host.Host, addrs []multiaddr.Addr) error {
-	if addrs != nil {
-		for _, a := range addrs {
-			if err := h.Listen(a); err != nil {
-				return err
-			}
-		}
-		return nil
+// streamsPerPeer is what a muxer gets as its limit: what a peer may open on all its
+// connections, it may open on one. The default is the same everywhere.
+func streamsPerPeer(cfg Config) int {
+	if cfg.Limits.InboundStreamsPerPeer < 0 {
+		return math.MaxInt32
 	}
-	port, err := listenOn(h, netip.IPv4Unspecified(), 0)
-	_, err6 := listenOn(h, netip.IPv6Unspecified(), port)
-	// A machine with only one of the two is no error.
-	if err != nil && err6 != nil {
-		return err
-	}
-	return nil
-}
-
-func listenOn(h *host.Host, ip netip.Addr, port uint16) (uint16, error) {
-	if err := h.Listen(multiaddr.FromAddrPort(multiaddr.TCP, netip.AddrPortFrom(ip, port))); err != nil {
-		return 0, err
-	}
-	for _, a := range h.Addrs() {
-		if ap, _, ok := a.AddrPort(); ok {
-			return ap.Port(), nil
-		}
-	}
-	return 0, nil
+	return cfg.Limits.InboundStreamsPerPeer
 }
 
 // findNeighbours starts mDNS.

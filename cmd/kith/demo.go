@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kith-p2p/kith/multiaddr"
 )
 
 // sceneTimeout bounds one scene of the demo.
@@ -78,6 +80,8 @@ type demoEvent struct {
 	Protos   []string `json:"protocols"`
 	MS       float64  `json:"ms"`
 	Bytes    uint64   `json:"bytes"`
+	RTT      float64  `json:"rtt_ms"`
+	Rate     float64  `json:"mib_per_s"`
 
 	at time.Duration // since the demo began
 }
@@ -90,16 +94,16 @@ func (a *app) runDemo(ctx context.Context) (err error) {
 		return err
 	}
 	service := fmt.Sprintf("_kith-demo-%08x._udp", rand.Uint32())
-	scenes := []struct {
-		title string
-		play  func(context.Context) error
-	}{
+	scenes := []scene{
 		{"Three peers start, each a process of its own", func(ctx context.Context) error { return d.startPeers(ctx, loopback, service) }},
 		{"They find each other by mDNS", d.find},
 		{"They connect: an encrypted channel, in which each proves who it is", d.connected},
 		{"They say what they are and which protocols they speak", d.identify},
 		{"ada says hello to everyone, and everyone answers", d.talk},
 		{"ada sends bob 64 MiB and gets as much back", d.perf},
+	}
+	for _, f := range families {
+		scenes = append(scenes, scene{"A stranger reaches bob over " + f.name + ": " + f.about, func(ctx context.Context) error { return d.reach(ctx, f) }})
 	}
 	for i, s := range scenes {
 		a.say("scene", fields{"n": i + 1, "title": s.title}, "\n%d. %s", i+1, s.title)
@@ -118,6 +122,49 @@ func (a *app) runDemo(ctx context.Context) (err error) {
 	a.say("done", fields{"ok": true, "scenes": len(scenes), "ms": ms(time.Since(d.start))},
 		"\nAll %d steps worked, in %v. Next: open two terminals and type  kith chat  in each.", len(scenes), time.Since(d.start).Round(time.Millisecond))
 	return nil
+}
+
+type scene struct {
+	title string
+	play  func(context.Context) error
+}
+
+// A family of transports has a scene of its own. suffix is how its addresses go on
+// behind the port; WebTransport's and WebRTC's have the hashes of certificates after that.
+type family struct{ name, suffix, about string }
+
+var families = []family{
+	{"QUIC", "/quic-v1", "one round trip, and the connection survives a change of address"},
+	{"TCP", "", "goes through nearly every firewall"},
+	{"WebTransport", "/quic-v1/webtransport", "from a page in a browser, without a certificate authority"},
+	{"WebRTC", "/webrtc-direct", "from a page in any browser, without a certificate authority"},
+	{"WebSocket", "/ws", "from any browser, and through proxies that let nothing but HTTP pass"},
+}
+
+// familyOf tells which family an address is of.
+func familyOf(addr string) (found family) {
+	a, err := multiaddr.Parse(addr)
+	if err != nil {
+		return found
+	}
+	rest := ""
+	ports := 0
+	for c := range a.Components() {
+		switch c.Code() {
+		case multiaddr.TCP, multiaddr.UDP:
+			ports++
+		case multiaddr.CertHash, multiaddr.P2P:
+		default:
+			if ports > 0 {
+				rest += c.Addr().String()
+			}
+		}
+	}
+	i := slices.IndexFunc(families, func(f family) bool { return f.suffix == rest })
+	if i < 0 {
+		return family{name: addr}
+	}
+	return families[i]
 }
 
 func loopbackInterface() (string, error) {
@@ -161,7 +208,13 @@ func (d *demo) startPeers(ctx context.Context, iface, service string) error {
 			return err
 		}
 		p.id, p.addrs = e.Peer, e.Addrs
-		d.line(e.at, "%s is %s", p.name, strings.Join(p.addrs, " "))
+		for i, addr := range p.addrs {
+			if i == 0 {
+				d.line(e.at, "%s is %s", p.name, p.id)
+			}
+			addr, _, _ = strings.Cut(addr, "/certhash/")
+			d.line(e.at, "    at %s", strings.TrimSuffix(addr, "/p2p/"+p.id))
+		}
 	}
 	return nil
 }
@@ -198,7 +251,11 @@ func (d *demo) find(ctx context.Context) error {
 func (d *demo) connected(ctx context.Context) error {
 	return d.each(ctx, "connected", func(p, q *demoPeer, e demoEvent) {
 		if e.Dir == "outbound" {
-			d.line(e.at, "%s → %s  %s and %s, ready %.1f ms after dialing", p.name, q.name, e.Security, e.Muxer, e.MS)
+			how := "over " + familyOf(e.Addr).name
+			if e.Muxer != "" {
+				how += fmt.Sprintf(" with %s and %s", e.Security, e.Muxer)
+			}
+			d.line(e.at, "%s → %s  %s, ready %.1f ms after dialing", p.name, q.name, how, e.MS)
 		}
 	})
 }
@@ -247,6 +304,25 @@ func (d *demo) perf(ctx context.Context) error {
 		}
 		d.line(e.at, "%-8s %s in %.0f ms: %.0f MiB/s", direction, formatSize(e.Bytes), e.MS, float64(e.Bytes)/(1<<20)/e.MS*1000)
 	}
+	return nil
+}
+
+// reach has a node that knows nobody, in ada's process, dial bob over one family.
+func (d *demo) reach(ctx context.Context, f family) error {
+	ada, bob := d.peers[0], d.peers[1]
+	i := slices.IndexFunc(bob.addrs, func(addr string) bool { return familyOf(addr) == f })
+	if i < 0 {
+		return fmt.Errorf("bob has no such address among %v", bob.addrs)
+	}
+	if err := ada.tell("reach", bob.addrs[i]); err != nil {
+		return err
+	}
+	e, err := ada.wait(ctx, "reached", func(e demoEvent) bool { return e.Addr == bob.addrs[i] })
+	if err != nil {
+		return err
+	}
+	d.line(e.at, "connected in %.1f ms, %q after %.2f ms more", e.MS, e.Text, e.RTT)
+	d.line(e.at, "%s sent at %.0f MiB/s", formatSize(e.Bytes), e.Rate)
 	return nil
 }
 

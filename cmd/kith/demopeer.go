@@ -22,7 +22,10 @@ import (
 // demoProtocol carries one question and its answer, each a frame.
 const demoProtocol host.ProtocolID = "/kith/demo/1.0.0"
 
-const demoPerfBytes = 64 << 20
+const (
+	demoPerfBytes  = 64 << 20
+	demoReachBytes = 8 << 20
+)
 
 // newDemoPeer is the part of one process in kith demo: it prints events and does
 // what its input tells, until that ends.
@@ -57,7 +60,13 @@ func (d *demoActor) run(ctx context.Context) error {
 		return err
 	}
 	d.dials = make(map[peer.ID]time.Duration)
-	cfg.Listen = []multiaddr.Addr{multiaddr.MustParse("/ip4/127.0.0.1/tcp/0")}
+	for _, f := range families {
+		proto := "udp"
+		if f.suffix == "" || f.suffix == "/ws" {
+			proto = "tcp"
+		}
+		cfg.Listen = append(cfg.Listen, multiaddr.MustParse("/ip4/127.0.0.1/"+proto+"/0"+f.suffix))
+	}
 	cfg.Trace = d.trace
 	cfg.ServePerf = true
 	n, err := kith.Start(ctx, cfg)
@@ -132,27 +141,67 @@ func (d *demoActor) do(ctx context.Context, c demoCommand) error {
 			return err
 		}
 		return d.perf(ctx, id)
+	case "reach":
+		return d.reach(ctx, c.Arg)
 	}
 	return fmt.Errorf("no such command")
 }
 
-// ask sends one text and reads the answer.
+// ask sends one text and tells the answer.
 func (d *demoActor) ask(ctx context.Context, to peer.ID, text string) error {
 	start := time.Now()
-	s, err := d.node.NewStream(ctx, to, demoProtocol)
+	answer, err := exchange(ctx, d.node.Host, to, text)
 	if err != nil {
 		return err
+	}
+	d.app.event("answer", fields{"peer": to, "text": answer, "ms": ms(time.Since(start))})
+	return nil
+}
+
+// exchange sends one text and reads the answer.
+func exchange(ctx context.Context, h *host.Host, to peer.ID, text string) (string, error) {
+	s, err := h.NewStream(ctx, to, demoProtocol)
+	if err != nil {
+		return "", err
 	}
 	defer s.Close()
-	s.SetDeadline(start.Add(sceneTimeout))
+	s.SetDeadline(time.Now().Add(sceneTimeout))
 	if err := wire.WriteFrame(s, []byte(text)); err != nil {
-		return err
+		return "", err
 	}
 	answer, err := wire.ReadFrame(s, maxChatFrame)
+	return string(answer), err
+}
+
+// reach connects to addr as a node that knows nobody.
+func (d *demoActor) reach(ctx context.Context, addr string) error {
+	info, err := peer.ParseAddrInfo(addr)
 	if err != nil {
 		return err
 	}
-	d.app.event("answer", fields{"peer": to, "text": string(answer), "ms": ms(time.Since(start))})
+	n, err := kith.Start(ctx, kith.Config{Listen: []multiaddr.Addr{}, MDNS: kith.MDNS{Off: true}})
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	start := time.Now()
+	if _, err := n.Connect(ctx, info); err != nil {
+		return err
+	}
+	connected := time.Now()
+	answer, err := exchange(ctx, n.Host, info.ID, "hello, stranger")
+	if err != nil {
+		return err
+	}
+	rtt := time.Since(connected)
+	r, err := perf.Run(ctx, n.Host, info.ID, perf.Config{Upload: demoReachBytes})
+	if err != nil {
+		return err
+	}
+	d.app.event("reached", fields{
+		"addr": addr, "ms": ms(connected.Sub(start)), "text": answer, "rtt_ms": ms(rtt),
+		"bytes": demoReachBytes, "mib_per_s": demoReachBytes / (1 << 20) / r.UploadTime.Seconds(),
+	})
 	return nil
 }
 

@@ -14,9 +14,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kith-p2p/kith"
+	"github.com/kith-p2p/kith/autotls"
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/pnet"
 	"github.com/kith-p2p/kith/upgrade"
 )
 
@@ -26,6 +28,10 @@ type nodeFlags struct {
 	listen     []string
 	peers      []string
 	security   string
+	psk        string
+	tlsCert    string
+	tlsKey     string
+	autoTLS    bool
 	noMDNS     bool
 	interfaces []string
 	service    string
@@ -35,12 +41,16 @@ type nodeFlags struct {
 func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
 	flags.StringVar(&f.dir, "dir", "", "directory that keeps the identity; a new identity each time if empty")
 	flags.StringVar(&f.security, "security", "", "the only secure channel to speak: noise or tls; both if empty")
+	flags.StringVar(&f.psk, "psk", "", "file with the key of a private network, such as swarm.key; TCP, WebSocket and Unix sockets only")
 	flags.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for peers on the local network")
 	flags.StringSliceVar(&f.interfaces, "interface", nil, "network interface for mDNS, such as eth0; all but loopback if not given")
 	flags.StringVar(&f.service, "service", "", "mDNS service name; peers with another are not found (default _p2p._udp)")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log on stderr")
 	if listens {
-		flags.StringSliceVar(&f.listen, "listen", nil, "address to listen on, such as /ip4/0.0.0.0/tcp/4001 (default one free TCP port on all interfaces)")
+		flags.StringSliceVar(&f.listen, "listen", nil, "address to listen on, such as /ip4/0.0.0.0/tcp/4001 (default one free port for all transports on all interfaces)")
+		flags.StringVar(&f.tlsCert, "tls-cert", "", "PEM file with the certificate for /tls/ws addresses")
+		flags.StringVar(&f.tlsKey, "tls-key", "", "PEM file with the key of the certificate")
+		flags.BoolVar(&f.autoTLS, "autotls", false, "get a certificate for /tls/ws addresses from libp2p.direct; the node must be reachable from the internet")
 		flags.StringSliceVar(&f.peers, "peer", nil, "address of a peer to stay connected to, with /p2p/ID")
 	}
 }
@@ -55,6 +65,17 @@ func (f *nodeFlags) config(errOut *os.File) (kith.Config, error) {
 		level = slog.LevelDebug
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(errOut, &slog.HandlerOptions{Level: level}))
+	if f.psk != "" {
+		key, err := pnet.LoadKey(f.psk)
+		if err != nil {
+			return cfg, &usageError{fmt.Errorf("--psk: %w", err)}
+		}
+		cfg.PSK = &key
+	}
+	cfg.WebSocket = kith.WebSocket{CertFile: f.tlsCert, KeyFile: f.tlsKey}
+	if f.autoTLS {
+		cfg.WebSocket.AutoTLS = new(autotls.Config)
+	}
 	for _, s := range f.listen {
 		a, err := multiaddr.Parse(s)
 		if err != nil {

@@ -27,10 +27,11 @@ const policy = `
 	NONE < udp ;
 	udp, host, p2ptls < quic ;
 	quic, noise < webtransport ;
+	host, noise < webrtc ;
 	internal/drive, multiaddr, peer < mdns ;
-	peer, internal/wire < autotls < kith ;
+	peer, internal/wire < autotls ;
 	host < identify, ping, perf ;
-	tcp, memory, identify, ping, perf, mdns < kith < cmd/kith ;
+	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, mdns, autotls < kith < cmd/kith ;
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, memory < internal/hostile ;
 	identify, ping < internal/transporttest ;
