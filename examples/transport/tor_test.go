@@ -71,12 +71,27 @@ func newHost(t *testing.T, proxy string) *host.Host {
 func TestDial(t *testing.T) {
 	server := newHost(t, "")
 	ap, _, _ := server.Addrs()[0].AddrPort()
-	p := newProxy(t, map[string]string{onion + ".onion:4001": ap.String()})
-	client := newHost(t, p.addr)
+	names := map[string]string{onion + ".onion:4001": ap.String(), "service.example:4001": ap.String()}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 
+	for target := range names {
+		t.Run(target, func(t *testing.T) {
+			p := newProxy(t, names)
+			testDial(ctx, t, server, newHost(t, p.addr), target)
+			// It is the proxy that resolves the name.
+			if asked := p.requests(); len(asked) != 1 || asked[0] != target {
+				t.Errorf("the proxy was asked for %v", asked)
+			}
+		})
+	}
+}
+
+func testDial(ctx context.Context, t *testing.T, server, client *host.Host, target string) {
 	addr := multiaddr.MustParse("/onion3/" + onion + ":4001")
+	if name, port, _ := net.SplitHostPort(target); !strings.HasSuffix(name, ".onion") {
+		addr = multiaddr.MustParse("/dns4/" + name + "/tcp/" + port)
+	}
 	conn, err := client.Connect(ctx, peer.AddrInfo{ID: server.ID(), Addrs: []multiaddr.Addr{addr}})
 	if err != nil {
 		t.Fatal(err)
@@ -96,9 +111,6 @@ func TestDial(t *testing.T) {
 	}()
 	if got, err := io.ReadAll(s); err != nil || string(got) != text {
 		t.Errorf("%d bytes of %d came back: %v", len(got), len(text), err)
-	}
-	if asked := p.requests(); len(asked) != 1 || asked[0] != onion+".onion:4001" {
-		t.Errorf("the proxy was asked for %v", asked)
 	}
 }
 
