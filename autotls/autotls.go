@@ -40,8 +40,8 @@ const (
 	maxPause   = 6 * time.Hour
 	// maxRetryAfter bounds the pause that an authority asks for.
 	maxRetryAfter = 7 * 24 * time.Hour
-	// movedPause is the least pause after a failure when the addresses, which may
-	// have been what failed, are others now.
+	// movedPause is the least pause after the service could not reach the node, when
+	// the addresses are others now.
 	movedPause = 5 * time.Minute
 
 	// While a certificate is wanted the addresses are looked at every dueInterval;
@@ -53,6 +53,8 @@ const (
 // ErrNoCertificate is the error of TLS handshakes while no valid certificate is
 // held.
 var ErrNoCertificate = errors.New("autotls: no certificate is held")
+
+var errUnreachable = errors.New("could not reach this node, or does not accept its addresses")
 
 // Config says for whom certificates are obtained, and where. Key and Addrs are
 // required.
@@ -223,10 +225,11 @@ func (m *Manager) Status() Status {
 // ctx ends. It is called once; its form suits host.Host.Go.
 func (m *Manager) Run(ctx context.Context) {
 	var (
-		failures int
-		last     time.Time        // of the last failure
-		told     []multiaddr.Addr // in the attempt that failed
-		silent   bool             // the log tells that there is no address
+		failures    int
+		last        time.Time        // of the last failure
+		told        []multiaddr.Addr // in the attempt that failed
+		unreachable bool             // because the service could not reach any
+		silent      bool             // the log tells that there is no address
 	)
 	for {
 		now := time.Now()
@@ -237,7 +240,7 @@ func (m *Manager) Run(ctx context.Context) {
 			wait = dueInterval
 			addrs := tellable(m.cfg.Addrs(), m.cfg.AnyAddr)
 			next := m.Status().Next
-			if failures > 0 && now.Sub(last) >= movedPause && !slices.Equal(addrs, told) {
+			if unreachable && now.Sub(last) >= movedPause && !sameAddrs(addrs, told) {
 				next = time.Time{}
 			}
 			if len(addrs) == 0 {
@@ -252,10 +255,10 @@ func (m *Manager) Run(ctx context.Context) {
 					return
 				}
 				failures++
-				last, told = time.Now(), addrs
+				last, told, unreachable = time.Now(), addrs, errors.Is(err, errUnreachable)
 				m.failed(err, last.Add(m.pause(failures, err)))
 			} else {
-				failures, wait = 0, 0
+				failures, unreachable, wait = 0, false, 0
 			}
 		}
 		if !sleep(ctx, wait) {
@@ -362,6 +365,11 @@ func (m *Manager) check(cert *tls.Certificate) error {
 		return fmt.Errorf("autotls: the certificate has ended on %s: if that is not past, set this machine's clock", cert.Leaf.NotAfter)
 	}
 	return nil
+}
+
+// sameAddrs reports whether a and b have the same addresses, in any order.
+func sameAddrs(a, b []multiaddr.Addr) bool {
+	return slices.Equal(slices.SortedFunc(slices.Values(a), multiaddr.Addr.Compare), slices.SortedFunc(slices.Values(b), multiaddr.Addr.Compare))
 }
 
 // parseURL reads the URL in a field of Config. What proves that we talk to whom we

@@ -390,6 +390,34 @@ func TestMoved(t *testing.T) {
 	})
 }
 
+// Addresses that come and go are no reason to ask an authority that wants a pause.
+func TestFlapping(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		orders := 0
+		w.instead = func(rw http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != "/new-order" {
+				return false
+			}
+			orders++
+			rw.Header().Set("Replay-Nonce", "nonce")
+			rw.Header().Set("Retry-After", "86400")
+			rw.WriteHeader(http.StatusTooManyRequests)
+			rw.Write([]byte(`{"type":"urn:ietf:params:acme:error:rateLimited"}`))
+			return true
+		}
+		m := w.manager(func(c *Config) {
+			c.Addrs = func() []multiaddr.Addr {
+				return []multiaddr.Addr{multiaddr.MustParse(fmt.Sprintf("/ip4/1.2.3.4/tcp/%d", time.Now().Unix()%10_000))}
+			}
+		})
+		start(t, m)
+		w.after(23 * time.Hour)
+		if orders != 1 {
+			t.Errorf("%d orders before the time that was asked for", orders)
+		}
+	})
+}
+
 // Whatever the others answer, an attempt ends, says what happened, and the next
 // one succeeds.
 func TestBadAnswers(t *testing.T) {

@@ -194,8 +194,8 @@ func (m *Manager) register(ctx context.Context, web *http.Client, value string, 
 	case a.status == http.StatusOK:
 		return nil
 	case a.status == http.StatusBadRequest:
-		return fmt.Errorf("autotls: the registration service at %s could not reach this node, or does not accept its addresses: open or forward the ports of %s: it says %.500q",
-			m.registration.Host, list(addrs), a.body)
+		return fmt.Errorf("autotls: the registration service at %s %w: open or forward the ports of %s: it says %.500q",
+			m.registration.Host, errUnreachable, list(addrs), a.body)
 	case a.status == http.StatusTooManyRequests:
 		return &delayError{parseSeconds(a.header.Get("Retry-After")), fmt.Errorf("autotls: the registration service at %s was asked too often, which goes by: it says %.500q", m.registration.Host, a.body)}
 	}
