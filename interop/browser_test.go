@@ -5,8 +5,12 @@ package interop
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,8 +47,8 @@ type exchange struct {
 	StreamsMillis float64
 }
 
-// TestBrowser dials from js-libp2p in Chromium. go-libp2p is there to tell, when it fails too, that the fault is in the page or the
-// browser.
+// TestBrowser dials from Chromium: with js-libp2p over each transport that browsers have, and with Kith itself, which is in the
+// page of examples/browser.
 func TestBrowser(t *testing.T) {
 	browser := startBrowser(t)
 	script, err := chromium.Bundle("browser/page.js")
@@ -59,16 +63,19 @@ func TestBrowser(t *testing.T) {
 		w.Write(script)
 	})
 	url := serve(t, site)
+	// go-libp2p is there to tell, when it fails too, that the fault is in the page or the browser.
 	for _, listener := range []program{kithPeer, goPeer} {
 		for _, stack := range stacks {
-			t.Run(fmt.Sprintf("js-in-chromium-dials-%s/%s", listener.name, stack.name), func(t *testing.T) {
-				testBrowser(t, open(t, browser, url), listener, stack)
+			t.Run(fmt.Sprintf("js-dials-%s/%s", listener.name, stack.name), func(t *testing.T) {
+				testJS(t, open(t, browser, url), listener, stack)
 			})
 		}
 	}
+	t.Run("kith", func(t *testing.T) { testExample(t, browser) })
 }
 
-func testBrowser(t *testing.T, page *chromium.Page, listener program, stack stack) {
+// testJS lets js-libp2p do everything with one peer.
+func testJS(t *testing.T, page *chromium.Page, listener program, stack stack) {
 	const size = 10 << 20
 	server := listener.run(t, "listen", "--listen="+stack.listen)
 	listening := await[peercmd.Listening](t, server)
@@ -103,6 +110,111 @@ func testBrowser(t *testing.T, page *chromium.Page, listener program, stack stac
 		t.Errorf("the listener lost %+v", gone)
 	}
 	server.terminate(t)
+}
+
+// maxNode is how large Kith may be that a page loads, compressed.
+const maxNode = 4_000_000
+
+// A meeting is what the function meet of the example's page returns.
+type meeting struct {
+	Error       string
+	Peer, Agent string
+	Millis      float64
+	PingMillis  []float64
+}
+
+// testExample runs examples/browser as its readers do.
+func testExample(t *testing.T, browser *chromium.Browser) {
+	const root = ".."
+	binary := filepath.Join(t.TempDir(), "browser")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./examples/browser")
+	// The program builds the node; here that has more time.
+	warm := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", os.DevNull, "./examples/browser/node")
+	warm.Env = append(os.Environ(), "GOOS=js", "GOARCH=wasm")
+	for _, cmd := range []*exec.Cmd{build, warm} {
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", cmd, err, out)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "-http", "127.0.0.1:0")
+	cmd.Dir = root
+	example := runCmd(t, cmd)
+	url := "http://" + example.awaitLine(t, "http://")
+	ctx, cancel := context.WithTimeout(t.Context(), exchangeTimeout)
+	defer cancel()
+
+	t.Run("size", func(t *testing.T) {
+		request, err := http.NewRequestWithContext(ctx, "GET", url+"/node.wasm", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Accept-Encoding", "gzip") // so that it is not decompressed here
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		n, err := io.Copy(io.Discard, response.Body)
+		if err != nil || response.Header.Get("Content-Encoding") != "gzip" {
+			t.Fatalf("%v, %v", err, response.Header)
+		}
+		t.Logf("compressed the node has %d bytes", n)
+		if n > maxNode {
+			t.Errorf("compressed the node has %d bytes, more than %d", n, maxNode)
+		}
+	})
+
+	page := open(t, browser, url)
+	// A person's way: the example's own address is in the field already.
+	t.Run("form", func(t *testing.T) {
+		text, err := chromium.Eval[string](ctx, page, `new Promise(resolve => {
+			const look = () => {
+				document.querySelector('form button:enabled')?.click()
+				if (document.querySelectorAll('article rect').length >= 2) resolve(document.body.innerText)
+				else if (document.querySelector('.wrong')?.textContent) resolve('wrong: ' + document.querySelector('.wrong').textContent)
+				else setTimeout(look, 300)
+			}
+			look()
+		})`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(text, kithPeer.agent) || !strings.Contains(text, "median") {
+			t.Errorf("the page says:\n%s", text)
+		}
+	})
+	for _, listener := range []program{kithPeer, jsPeer, goPeer} {
+		t.Run("dials-"+listener.name, func(t *testing.T) {
+			const pings = 20
+			server := listener.run(t, "listen", "--listen="+stacks[0].listen)
+			listening := await[peercmd.Listening](t, server)
+			got, err := chromium.Call[meeting](ctx, page, "meet", listening.Addrs[0], pings)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Error != "" || got.Peer != listening.Peer || !strings.HasPrefix(got.Agent, listener.agent) || len(got.PingMillis) != pings {
+				t.Fatalf("%+v", got)
+			}
+			slices.Sort(got.PingMillis)
+			t.Logf("dial %.1f ms, ping %.2f ms in the middle of %d", got.Millis, got.PingMillis[pings/2], pings)
+			if identified := await[peercmd.Identify](t, server); identified.Agent != "kith-in-a-browser" {
+				t.Errorf("the listener identified %+v", identified)
+			}
+			server.terminate(t)
+		})
+	}
+	t.Run("nobody-there", func(t *testing.T) {
+		const nobody = "/ip4/127.0.0.1/tcp/1/ws/p2p/12D3KooWASf5dzsRVtjydi2D598E1hrY33DCFpsRyEp9TmZigJY3"
+		got, err := chromium.Call[meeting](ctx, page, "meet", nobody, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(got.Error, "cannot be reached") {
+			t.Errorf("%+v", got)
+		}
+	})
+	example.terminate(t)
 }
 
 func startBrowser(t *testing.T) *chromium.Browser {

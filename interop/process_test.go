@@ -109,6 +109,26 @@ func (p *process) awaitText(t *testing.T, text string) {
 	}
 }
 
+// awaitLine waits for a line that begins with prefix, and returns the rest of it.
+func (p *process) awaitLine(t *testing.T, prefix string) (rest string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), eventTimeout)
+	defer cancel()
+	found := p.stdout.wait(ctx, func() bool {
+		for line := range strings.Lines(p.stdout.text.String()) {
+			if after, ok := strings.CutPrefix(line, prefix); ok && strings.HasSuffix(line, "\n") {
+				rest = strings.TrimSpace(after)
+				return true
+			}
+		}
+		return false
+	})
+	if !found {
+		t.Fatalf("%s: did not print a line that begins with %q", p.name, prefix)
+	}
+	return rest
+}
+
 // lines takes a process's standard output and hands out its events by name.
 type lines struct {
 	mu    sync.Mutex

@@ -123,14 +123,19 @@ func Call[T any](ctx context.Context, p *Page, function string, args ...any) (T,
 		}
 		texts[i] = string(text)
 	}
+	result, err := Eval[T](ctx, p, fmt.Sprintf("globalThis.%s(%s)", function, strings.Join(texts, ", ")))
+	if err != nil {
+		return result, fmt.Errorf("%s: %w", function, err)
+	}
+	return result, nil
+}
+
+// Eval returns the value of an expression in a page, or of the promise that it is. ctx bounds it.
+func Eval[T any](ctx context.Context, p *Page, expression string) (T, error) {
 	// chromedp finds the tab in its own context, which is made to end with ctx.
 	run, cancel := context.WithCancel(p.ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	script := fmt.Sprintf("globalThis.%s(%s)", function, strings.Join(texts, ", "))
-	result, err := chromedp.Run(run, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
-	if err != nil {
-		return result, fmt.Errorf("%s: %w", function, errors.Join(err, context.Cause(ctx)))
-	}
-	return result, nil
+	result, err := chromedp.Run(run, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	return result, errors.Join(err, context.Cause(ctx))
 }
