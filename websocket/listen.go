@@ -47,6 +47,7 @@ const (
 
 var (
 	errHeadSize = fmt.Errorf("the head of an HTTP message is larger than %d bytes", maxHead)
+	errNoHTTP   = errors.New("the remote does not speak HTTP here")
 	errServed   = errors.New("websocket: an HTTP request that asks for no WebSocket went to Config.Handler")
 )
 
@@ -291,6 +292,9 @@ func readHead(r io.Reader) (data []byte, end int, err error) {
 		n, err := r.Read(data[len(data):min(cap(data), maxHead)])
 		from := max(len(data)-3, 0) // the end can have begun before
 		data = data[:len(data)+n]
+		if len(data) > 0 && (data[0] < 'A' || data[0] > 'Z') {
+			return nil, 0, errNoHTTP // TLS, for example: no line's end may ever come
+		}
 		if at := bytes.Index(data[from:], []byte("\r\n\r\n")); at >= 0 {
 			return data, from + at + 4, nil
 		}
