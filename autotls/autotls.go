@@ -54,6 +54,7 @@ const (
 // held.
 var ErrNoCertificate = errors.New("autotls: no certificate is held")
 
+// errUnreachable is what the registration service says of a node that it dialed in vain.
 var errUnreachable = errors.New("could not reach this node, or does not accept its addresses")
 
 // Config says for whom certificates are obtained, and where. Key and Addrs are
