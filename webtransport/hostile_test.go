@@ -345,6 +345,36 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// Servers and clients of draft 2 look for a header each.
+func TestDraft2(t *testing.T) {
+	addr := rogueServer(t, p256(t), func(w http.ResponseWriter, req *http.Request) {
+		if req.Proto == protocol && req.Header.Get(draft2Offer) == "1" {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := newTransport(t, newKey(t)).Dial(ctx, addr, newKey(t).ID(), func(host.Stage) {})
+	if err == nil || !strings.Contains(err.Error(), "status 418") {
+		t.Errorf("a server of draft 2 does not know its own: %v", err)
+	}
+
+	ln := listen(t, newTransport(t, newKey(t)))
+	go admitAll(ctx, ln)
+	cl := rogueClient(t, ln.Addr(), quicConfig())
+	str, err := cl.h3.OpenRequestStream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &url.URL{Scheme: "https", Host: "127.0.0.1", Path: endpointPath, RawQuery: "type=noise"}
+	if err := str.SendRequestHeader(&http.Request{Method: "CONNECT", Proto: protocol, Host: u.Host, URL: u, Header: http.Header{draft2Offer: {"1"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if rsp, err := str.ReadResponse(); err != nil || rsp.StatusCode != 200 || rsp.Header.Get(draft2Answer) != "draft02" {
+		t.Errorf("%+v, %v", rsp, err)
+	}
+}
+
 // A client that stops at any point of the handshake costs the time it is
 // given; one that leaves costs nothing more.
 func TestMaliciousDialer(t *testing.T) {

@@ -164,6 +164,9 @@ func (r *request) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(status)
 		return
 	}
+	if req.Header.Get(draft2Offer) != "" {
+		w.Header().Set(draft2Answer, "draft02")
+	}
 	// What http3 hands to its handlers has these methods.
 	settings := w.(http3.Settingser)
 	r.received, r.settings = settings.ReceivedSettings(), settings.Settings

@@ -77,6 +77,9 @@ func (st *stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if st.readClosed.Load() {
+		return 0, errReadClosed
+	}
 	if !st.headRead.Load() {
 		if err := st.readPrefix(); err != nil {
 			return 0, st.readError(err)
@@ -261,8 +264,8 @@ func (st *stream) readError(err error) error {
 		return err
 	}
 	st.end(readOver)
-	if st.readClosed.Load() && err != io.EOF {
-		if reset, ok := errors.AsType[*quicgo.StreamError](err); ok && !reset.Remote {
+	if st.readClosed.Load() { // quic-go may then report an end that was never sent
+		if reset, ok := errors.AsType[*quicgo.StreamError](err); err == io.EOF || ok && !reset.Remote {
 			return errReadClosed
 		}
 	}

@@ -35,6 +35,12 @@ const (
 	protocol        = "webtransport"
 	protocolDraft15 = "webtransport-h3"
 
+	// draft2Offer and draft2Answer are headers on which servers, and clients, of
+	// draft 2 insist. go-libp2p v0.43 is such a server.
+	// https://datatracker.ietf.org/doc/html/draft-ietf-webtrans-http3-02
+	draft2Offer  = "Sec-Webtransport-Http3-Draft02"
+	draft2Answer = "Sec-Webtransport-Http3-Draft"
+
 	// maxHeader bounds the header of a request or a response, in bytes. Those of
 	// browsers take less than 1 KiB.
 	maxHeader = 16 << 10
@@ -216,7 +222,7 @@ func (t *Transport) request(ctx context.Context, conn *quicgo.Conn, to target, p
 		Proto:  protocol,
 		Host:   authority,
 		URL:    &url.URL{Scheme: "https", Host: authority, Path: endpointPath, RawQuery: "type=" + endpointType},
-		Header: http.Header{},
+		Header: http.Header{draft2Offer: {"1"}},
 	}); err != nil {
 		return host.TransportConn{}, fmt.Errorf("webtransport: sending the request: %w", err)
 	}
