@@ -37,12 +37,13 @@ const (
 	// remote's answer. quic-go gives none if the address that it sees has not changed.
 	unmovedTimeout = time.Second
 
-	// Windows are what the remote may send before we have read it, in bytes. They
-	// start with what one round trip of 100 ms at 40 Mbit/s carries and grow with what
-	// the reader takes, up to go-libp2p's.
-	initialStreamWindow = 512 << 10
+	// Windows are what the remote may send before we have read it, in bytes. A stream
+	// starts with what one round trip of 100 ms at 20 Mbit/s carries, as in yamux, and
+	// grows with what the reader takes, up to go-libp2p's. A connection starts with
+	// room for eight streams that nobody reads, so that they hold up no others.
+	initialStreamWindow = 256 << 10
 	maxStreamWindow     = 10 << 20
-	initialConnWindow   = 768 << 10
+	initialConnWindow   = 2 << 20
 	maxConnWindow       = 15 << 20
 
 	// defaultIncomingStreams is how many streams the remote may have open: as many as
