@@ -123,6 +123,7 @@ type initChunk struct {
 	tag    uint32
 	window uint32
 	tsn    uint32
+	ids    uint16 // how many streams both directions have, that is, channels
 	cookie []byte
 }
 
@@ -145,8 +146,9 @@ func parseInit(v []byte) (c initChunk, err error) {
 	}
 	c.tag = binary.BigEndian.Uint32(v)
 	c.window = binary.BigEndian.Uint32(v[4:])
+	c.ids = min(binary.BigEndian.Uint16(v[8:]), binary.BigEndian.Uint16(v[10:]))
 	c.tsn = binary.BigEndian.Uint32(v[12:])
-	if c.tag == 0 {
+	if c.tag == 0 || c.ids == 0 {
 		return c, errSCTP
 	}
 	for v = v[16:]; len(v) > 0; {

@@ -124,8 +124,10 @@ type conn struct {
 
 	streams    map[uint16]*stream
 	nextID     uint16
+	ids        uint16 // those of channels are below this: 1024 with js-libp2p, else 65535
+	numOurs    int    // channels that we opened
 	unanswered int
-	opened     sync.Cond // unanswered has become less
+	opened     sync.Cond // unanswered or numOurs has become less
 	closing    []*stream // whose FIN waits for its answer, oldest first
 	kith       bool      // the remote gives a window for each stream
 	announced  bool      // we have given one
@@ -460,14 +462,15 @@ var _ host.MuxedConn = (*conn)(nil)
 func (c *conn) OpenStream(ctx context.Context) (host.MuxedStream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.unanswered >= maxUnanswered {
+	limit := min(maxStreams, int(c.ids)/2-1)
+	if c.unanswered >= maxUnanswered || c.numOurs >= limit {
 		stop := context.AfterFunc(ctx, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.opened.Broadcast()
 		})
 		defer stop()
-		for c.unanswered >= maxUnanswered && c.state != stateClosed && ctx.Err() == nil {
+		for (c.unanswered >= maxUnanswered || c.numOurs >= limit) && c.state != stateClosed && ctx.Err() == nil {
 			c.opened.Wait()
 		}
 	}
@@ -477,9 +480,6 @@ func (c *conn) OpenStream(ctx context.Context) (host.MuxedStream, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("webrtc: opening a stream: %w", context.Cause(ctx))
 	}
-	if len(c.streams) >= maxStreams {
-		return nil, fmt.Errorf("webrtc: a connection has no more than %d streams: close some", maxStreams)
-	}
 	for c.streams[c.nextID] != nil {
 		c.bumpID()
 	}
@@ -488,18 +488,18 @@ func (c *conn) OpenStream(ctx context.Context) (host.MuxedStream, error) {
 	c.bumpID()
 	c.streams[s.id] = s
 	c.unanswered++
+	c.numOurs++
 	s.introduce()
 	return s, nil
 }
 
-// bumpID goes to the next ID of ours; 65535 is none.
+// bumpID goes to the next ID of ours.
 func (c *conn) bumpID() {
-	c.nextID += 2
-	switch {
-	case c.nextID == 0:
-		c.nextID = 2
-	case c.nextID == 65535:
+	if c.nextID += 2; c.nextID >= c.ids || c.nextID < 2 {
 		c.nextID = 1
+		if c.dialer {
+			c.nextID = 2
+		}
 	}
 }
 

@@ -213,7 +213,7 @@ func (c *conn) handleInitAck(v []byte) {
 }
 
 func (c *conn) setRemote(init initChunk) {
-	c.send.tag, c.send.remote = init.tag, int(init.window)
+	c.send.tag, c.send.remote, c.ids = init.tag, int(init.window), init.ids
 	c.receive.cum, c.receive.resetNext, c.receive.ready = init.tsn-1, init.tsn, true
 }
 
@@ -291,8 +291,8 @@ func (c *conn) deliver(k laterChunk) {
 		case k.flags&3 != 3 || len(k.data) == 0: // these messages are short
 		case k.data[0] == channelAck && s != nil:
 			s.answered()
-		case isChannelOpen(k.data) && s == nil:
-			c.incoming(k.id)
+		case isChannelOpen(k.data) && (s == nil || s.ending || s.inEnded):
+			c.incoming(k.id, c.supplant(s))
 		}
 		return
 	}
@@ -302,8 +302,35 @@ func (c *conn) deliver(k laterChunk) {
 	}
 }
 
+// An heir is what a channel has from an earlier one with the same ID.
+type heir struct {
+	ssn   uint16 // with which our messages go on
+	ended bool   // the remote has ended its half of the earlier one
+}
+
+// supplant makes room for a new channel with the ID of s. libdatachannel opens one
+// as soon as the messages of s are done with, and ends its half of s later.
+func (c *conn) supplant(s *stream) heir {
+	if s == nil {
+		return heir{ended: true}
+	}
+	h := heir{ended: s.inEnded}
+	waiting := &c.send.resetIDs
+	if i := slices.IndexFunc(*waiting, func(e halfEnd) bool { return e.stream == s }); i >= 0 {
+		*waiting = slices.Delete(*waiting, i, i+1)
+		h.ssn = s.ssn
+	} else if !s.ending {
+		h.ssn = s.ssn
+		s.ending = true
+		s.drop()
+	}
+	s.inEnded, s.outEnded = true, true
+	s.forget()
+	return h
+}
+
 // incoming opens a stream for a channel that the remote has opened.
-func (c *conn) incoming(id uint16) {
+func (c *conn) incoming(id uint16, from heir) {
 	ours := id%2 == 1
 	if c.dialer {
 		ours = !ours
@@ -312,11 +339,12 @@ func (c *conn) incoming(id uint16) {
 	if ours || id == 65535 || len(c.streams) >= 2*maxStreams || early && len(c.waiting) >= maxEarly {
 		// There is no other word for no.
 		if len(c.send.resetIDs) < maxStreams {
-			c.send.resetIDs = append(c.send.resetIDs, id)
+			c.send.resetIDs = append(c.send.resetIDs, halfEnd{id: id})
 		}
 		return
 	}
 	s := newStream(c, id)
+	s.ssn, s.endsEarlier = from.ssn, !from.ended
 	c.streams[id] = s
 	s.enqueue(&outMessage{buf: []byte{channelAck}, ppid: ppidControl, refs: 1})
 	s.introduce()

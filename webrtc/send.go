@@ -119,12 +119,18 @@ type sender struct {
 	giveUp   bool      // CloseWithCode waits no longer
 	idle     sync.Cond // some stream has sent all
 
-	resetNext    uint32   // the number of our next request
-	resetIDs     []uint16 // channels that wait for one
-	resetNow     []uint16 // those of the request that is under way
+	resetNext    uint32    // the number of our next request
+	resetIDs     []halfEnd // channels that wait for one
+	resetNow     []halfEnd // those of the request that is under way
 	resetChunk   []byte
 	resetTimeout time.Time
 	resetRTO     time.Duration
+}
+
+// A halfEnd is a channel whose half is to be ended. It may have a stream no more.
+type halfEnd struct {
+	id     uint16
+	stream *stream
 }
 
 func (s *sender) init(tsn uint32) {
@@ -475,8 +481,8 @@ func (c *conn) requestResets(now time.Time) {
 	v := binary.BigEndian.AppendUint32(nil, s.resetNext)
 	v = binary.BigEndian.AppendUint32(v, c.receive.resetNext-1)
 	v = binary.BigEndian.AppendUint32(v, s.next-1)
-	for _, id := range s.resetNow {
-		v = binary.BigEndian.AppendUint16(v, id)
+	for _, e := range s.resetNow {
+		v = binary.BigEndian.AppendUint16(v, e.id)
 	}
 	s.resetNext++
 	s.resetChunk = appendChunk(nil, chunkReconfig, 0, appendParam(nil, paramResetOutgoing, v))
@@ -494,12 +500,13 @@ func (c *conn) handleResetResponse(v []byte) {
 	if binary.BigEndian.Uint32(v[4:]) == resetInProgress {
 		return // the timer asks again
 	}
-	for _, id := range s.resetNow {
-		if st := c.streams[id]; st != nil {
-			st.outEnded = true
-			st.forget()
+	for _, e := range s.resetNow {
+		if e.stream != nil {
+			e.stream.outEnded = true
+			e.stream.forget()
 		}
 	}
+	clear(s.resetNow)
 	s.resetNow, s.resetChunk, s.resetTimeout = s.resetNow[:0], nil, time.Time{}
 }
 

@@ -116,6 +116,8 @@ type stream struct {
 	ending   bool // our half is being ended
 	outEnded bool
 	inEnded  bool
+
+	endsEarlier bool // the next request of the remote to end it means an earlier one with its ID
 }
 
 func newStream(c *conn, id uint16) *stream {
@@ -468,7 +470,7 @@ func (s *stream) settle() {
 		s.forget()
 		return
 	}
-	c.send.resetIDs = append(c.send.resetIDs, s.id)
+	c.send.resetIDs = append(c.send.resetIDs, halfEnd{s.id, s})
 }
 
 func (s *stream) setGone() {
@@ -488,6 +490,10 @@ func (s *stream) answered() {
 
 // remoteEnded is called when the remote has ended its half of the channel.
 func (s *stream) remoteEnded() {
+	if s.endsEarlier && s.readState == readOpen {
+		s.endsEarlier = false
+		return
+	}
 	s.inEnded = true
 	s.answered()
 	if s.id == handshakeID {
@@ -510,6 +516,10 @@ func (s *stream) forget() {
 	}
 	s.answered()
 	delete(s.conn.streams, s.id)
+	if s.ours {
+		s.conn.numOurs--
+		s.conn.opened.Broadcast()
+	}
 	s.conn.windows -= s.window - firstWindow
 }
 
