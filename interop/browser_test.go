@@ -23,17 +23,17 @@ import (
 // exchangeTimeout bounds what a page does with one peer.
 const exchangeTimeout = 40 * time.Second
 
-// A stack is how a browser reaches a listener.
-type stack struct{ name, listen, has string }
+// A browserWay is how a browser reaches a listener.
+type browserWay struct{ name, listen, has string }
 
-var stacks = []stack{
+var browserWays = []browserWay{
 	{"ws", "/ip4/127.0.0.1/tcp/0/ws", "/ws/"},
 	{"webtransport", "/ip4/127.0.0.1/udp/0/quic-v1/webtransport", "/webtransport/certhash/"},
 	{"webrtc-direct", "/ip4/127.0.0.1/udp/0/webrtc-direct", "/webrtc-direct/certhash/"},
 }
 
-// An exchange is what the page's function of the same name returns.
-type exchange struct {
+// A pageExchange is what the page's function exchange returns.
+type pageExchange struct {
 	Error         string
 	Self, Peer    string
 	Addr          string
@@ -65,9 +65,9 @@ func TestBrowser(t *testing.T) {
 	url := serve(t, site)
 	// go-libp2p is there to tell, when it fails too, that the fault is in the page or the browser.
 	for _, listener := range []program{kithPeer, goPeer} {
-		for _, stack := range stacks {
-			t.Run(fmt.Sprintf("js-dials-%s/%s", listener.name, stack.name), func(t *testing.T) {
-				testJS(t, open(t, browser, url), listener, stack)
+		for _, way := range browserWays {
+			t.Run(fmt.Sprintf("js-dials-%s/%s", listener.name, way.name), func(t *testing.T) {
+				testJS(t, open(t, browser, url), listener, way)
 			})
 		}
 	}
@@ -75,17 +75,17 @@ func TestBrowser(t *testing.T) {
 }
 
 // testJS lets js-libp2p do everything with one peer.
-func testJS(t *testing.T, page *chromium.Page, listener program, stack stack) {
+func testJS(t *testing.T, page *chromium.Page, listener program, way browserWay) {
 	const size = 10 << 20
-	server := listener.run(t, "listen", "--listen="+stack.listen)
+	server := listener.run(t, "listen", "--listen="+way.listen)
 	listening := await[peercmd.Listening](t, server)
 	addr := listening.Addrs[0]
-	if !strings.Contains(addr, stack.has) {
-		t.Fatalf("listens on %s, want an address with %s", addr, stack.has)
+	if !strings.Contains(addr, way.has) {
+		t.Fatalf("listens on %s, want an address with %s", addr, way.has)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), exchangeTimeout)
 	defer cancel()
-	got, err := chromium.Call[exchange](ctx, page, "exchange", addr, size)
+	got, err := chromium.Call[pageExchange](ctx, page, "exchange", addr, size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func testJS(t *testing.T, page *chromium.Page, listener program, stack stack) {
 	}
 	t.Logf("dial %.0f ms, ping %v ms, echo of %d MiB %.0f ms, streams at once %.0f ms",
 		got.DialMillis, got.PingMillis, size>>20, got.EchoMillis, got.StreamsMillis)
-	if got.Peer != listening.Peer || !strings.Contains(got.Addr, strings.TrimSuffix(stack.has, "/")) {
+	if got.Peer != listening.Peer || !strings.Contains(got.Addr, strings.TrimSuffix(way.has, "/")) {
 		t.Errorf("connected to %s at %s", got.Peer, got.Addr)
 	}
 	if !strings.HasPrefix(got.Agent, listener.agent) || !slices.Contains(got.Protocols, peercmd.EchoProtocol) || !got.SignedRecord {
@@ -187,7 +187,7 @@ func testExample(t *testing.T, browser *chromium.Browser) {
 	for _, listener := range []program{kithPeer, jsPeer, goPeer} {
 		t.Run("dials-"+listener.name, func(t *testing.T) {
 			const pings = 20
-			server := listener.run(t, "listen", "--listen="+stacks[0].listen)
+			server := listener.run(t, "listen", "--listen="+browserWays[0].listen)
 			listening := await[peercmd.Listening](t, server)
 			got, err := chromium.Call[meeting](ctx, page, "meet", listening.Addrs[0], pings)
 			if err != nil {
