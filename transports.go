@@ -44,6 +44,10 @@ type WebSocket struct {
 	CertFile string
 	KeyFile  string
 	AutoTLS  *autotls.Config
+
+	// ClientTLS is for dialing such addresses, for example to trust an authority of
+	// one's own. Nil: as for other web servers.
+	ClientTLS *tls.Config
 }
 
 // transports are all ways in which a node connects.
@@ -63,8 +67,9 @@ func newTransports(key peer.PrivateKey, cfg Config, upgrader *upgrade.Upgrader, 
 		return t, err
 	}
 	ws := websocket.Config{
-		Upgrader: upgrader,
-		Handler:  cfg.WebSocket.Handler,
+		Upgrader:  upgrader,
+		ClientTLS: cfg.WebSocket.ClientTLS,
+		Handler:   cfg.WebSocket.Handler,
 		Listen: func(ap netip.AddrPort, overTLS bool) (net.Listener, error) {
 			if overTLS {
 				return ports.Listen(ap, tcp.TLS)

@@ -13,8 +13,8 @@ import (
 // environment variables, the result on standard output.
 
 func TestUnifiedTransport(t *testing.T) {
-	for _, security := range []string{"noise", "tls"} {
-		t.Run(security, func(t *testing.T) {
+	for _, stack := range stacks() {
+		t.Run(stack.String(), func(t *testing.T) {
 			t.Parallel()
 			// What the suite's runner greps for.
 			want := regexp.MustCompile(`^latency:
@@ -22,7 +22,7 @@ func TestUnifiedTransport(t *testing.T) {
   ping_rtt: [0-9]+\.[0-9]{3}
   unit: ms
 $`)
-			if got := runUnified(t, "transport", security); !want.MatchString(got) {
+			if got := runUnified(t, "transport", stack); !want.MatchString(got) {
 				t.Errorf("result is\n%s", got)
 			}
 		})
@@ -37,7 +37,7 @@ func TestUnifiedPerf(t *testing.T) {
 	}
 	const gbps, ms = `[0-9]+\.[0-9]{2}`, `[0-9]+\.[0-9]{3}`
 	want := regexp.MustCompile("^" + section("upload", 3, gbps, "Gbps") + section("download", 4, gbps, "Gbps") + section("latency", 5, ms, "ms") + "$")
-	got := runUnified(t, "perf", "noise", "UPLOAD_BYTES=10000000", "DOWNLOAD_BYTES=10000000",
+	got := runUnified(t, "perf", stack{transport: "tcp", security: "noise"}, "UPLOAD_BYTES=10000000", "DOWNLOAD_BYTES=10000000",
 		"UPLOAD_ITERATIONS=3", "DOWNLOAD_ITERATIONS=4", "LATENCY_ITERATIONS=5")
 	if !want.MatchString(got) {
 		t.Errorf("result is\n%s", got)
@@ -45,13 +45,16 @@ func TestUnifiedPerf(t *testing.T) {
 }
 
 // runUnified runs listener and dialer of a suite and returns what the dialer printed.
-func runUnified(t *testing.T, suite, security string, env ...string) string {
+func runUnified(t *testing.T, suite string, stack stack, env ...string) string {
 	t.Helper()
 	redis := startRedis(t)
 	role := func(isDialer bool) *process {
 		cmd := exec.CommandContext(t.Context(), kithPeer.argv[0], suite)
-		cmd.Env = append(os.Environ(), "REDIS_ADDR="+redis, "TEST_KEY=a5b50d5e", "TRANSPORT=tcp", "SECURE_CHANNEL="+security, "MUXER=yamux",
+		cmd.Env = append(os.Environ(), "REDIS_ADDR="+redis, "TEST_KEY=a5b50d5e", "TRANSPORT="+stack.transport,
 			"LISTENER_IP=127.0.0.1", "DEBUG=false", "TEST_TIMEOUT_SECS=60", fmt.Sprintf("IS_DIALER=%v", isDialer))
+		if stack.security != "" {
+			cmd.Env = append(cmd.Env, "SECURE_CHANNEL="+stack.security, "MUXER=yamux")
+		}
 		cmd.Env = append(cmd.Env, env...)
 		return runCmd(t, cmd)
 	}

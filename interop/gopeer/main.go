@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -37,7 +38,7 @@ import (
 func main() {
 	program := peercmd.Program{
 		Capabilities: peercmd.Capabilities{
-			Transports: []string{"tcp", "ws", "quic-v1", "webtransport", "webrtc-direct"},
+			Transports: []string{"tcp", "ws", "wss", "quic-v1", "webtransport", "webrtc-direct"},
 			Security:   []string{"noise", "tls"},
 			Muxers:     []string{"yamux"},
 			KeyTypes:   peercmd.KeyTypes,
@@ -63,12 +64,16 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 	if err != nil {
 		return nil, err
 	}
+	certificate, err := peercmd.SelfSigned()
+	if err != nil {
+		return nil, err
+	}
 	options := []libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
 		libp2p.NoTransports,
 		libp2p.Transport(tcp.NewTCPTransport),
-		libp2p.Transport(websocket.New),
+		libp2p.Transport(websocket.New, websocket.WithTLSConfig(certificate), websocket.WithTLSClientConfig(&tls.Config{InsecureSkipVerify: true})),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),

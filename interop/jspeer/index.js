@@ -1,6 +1,7 @@
 // js-libp2p behind the command line of Kith's interoperability suite: see ../README.md for modes, flags and events.
 import { createHash, randomBytes } from 'node:crypto'
 import { parseArgs } from 'node:util'
+import { quic } from '@chainsafe/libp2p-quic'
 import { generateKeyPair, publicKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { identify, identifyPush } from '@libp2p/identify'
 import { mdns } from '@libp2p/mdns'
@@ -8,6 +9,7 @@ import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
+import { webRTCDirect } from '@libp2p/webrtc'
 import { webSockets } from '@libp2p/websockets'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -37,7 +39,7 @@ async function start (options, isMdns) {
     privateKey: await generateKeyPair(KEY_TYPES[options['key-type']]),
     nodeInfo: { userAgent: 'js-libp2p/jspeer' },
     addresses: { listen: options.listen === 'none' ? [] : options.listen.split(',') },
-    transports: [tcp(), webSockets()],
+    transports: [tcp(), webSockets(), quic(), webRTCDirect()],
     connectionEncrypters: wanted.map(name => encrypters[name]()),
     streamMuxers: [yamux()],
     // The interface cannot be chosen: the suite runs this in a network namespace that has loopback only.
@@ -377,7 +379,7 @@ function parse (args) {
 async function main ([mode, ...args]) {
   if (mode === 'capabilities') {
     emit('capabilities', {
-      transports: ['tcp', 'ws'],
+      transports: ['tcp', 'ws', 'wss', 'quic-v1', 'webrtc-direct'], // wss: dials only
       security: ['noise', 'tls'],
       muxers: ['yamux'],
       key_types: Object.keys(KEY_TYPES),
@@ -407,6 +409,7 @@ async function main ([mode, ...args]) {
   await node.stop()
 }
 
+process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0' // the suite's certificates for secure WebSocket are self-signed
 main(process.argv.slice(2)).then(() => process.exit(0), err => {
   console.error('jspeer:', err)
   process.exit(1)

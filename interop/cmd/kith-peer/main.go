@@ -27,7 +27,7 @@ func run(args []string) error {
 	}
 	program := peercmd.Program{
 		Capabilities: peercmd.Capabilities{
-			Transports: []string{"tcp"},
+			Transports: []string{"tcp", "ws", "wss", "quic-v1", "webtransport", "webrtc-direct"},
 			Security:   []string{"noise", "tls"},
 			Muxers:     []string{"yamux"},
 			KeyTypes:   peercmd.KeyTypes,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,7 +41,12 @@ func start(ctx context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peerc
 	if err != nil {
 		return nil, err
 	}
+	certificate, err := peercmd.SelfSigned()
+	if err != nil {
+		return nil, err
+	}
 	cfg := kith.Config{
+		WebSocket: kith.WebSocket{TLS: certificate, ClientTLS: &tls.Config{InsecureSkipVerify: true}},
 		Identity:  key,
 		Listen:    []multiaddr.Addr{},   // not yet
 		MDNS:      kith.MDNS{Off: true}, // the mode mdns has its own

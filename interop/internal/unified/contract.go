@@ -22,8 +22,9 @@ import (
 type contract struct {
 	dialer    bool
 	redisAddr string
-	key       string // Redis key of the listener's address
-	security  string
+	key       string     // Redis key of the listener's address
+	carrier   string     // the transport
+	security  string     // "" where the transport has its own
 	ip        netip.Addr // to listen on
 	timeout   time.Duration
 
@@ -79,10 +80,19 @@ func (c contract) run(ctx context.Context, suite string, start Start, out io.Wri
 	return c.perf(ctx, node, out)
 }
 
+// standalone are the transports that have a secure channel and a muxer of their own.
+var standalone = map[string]bool{"quic-v1": true, "webtransport": true, "webrtc-direct": true}
+
+// below is how the address of a listener goes on behind its IP.
+var below = map[string]string{
+	"tcp": "/tcp/0", "ws": "/tcp/0/ws", "wss": "/tcp/0/tls/ws",
+	"quic-v1": "/udp/0/quic-v1", "webtransport": "/udp/0/quic-v1/webtransport", "webrtc-direct": "/udp/0/webrtc-direct",
+}
+
 // readContract checks everything, so that a wrong environment fails at once and not by a timeout.
 func readContract(getenv func(string) string) (contract, error) {
 	c := contract{
-		redisAddr: getenv("REDIS_ADDR"), key: getenv("TEST_KEY") + "_listener_multiaddr", security: getenv("SECURE_CHANNEL"),
+		redisAddr: getenv("REDIS_ADDR"), key: getenv("TEST_KEY") + "_listener_multiaddr",
 		uploadBytes: number(getenv("UPLOAD_BYTES"), defaultBytes), downloadBytes: number(getenv("DOWNLOAD_BYTES"), defaultBytes),
 		uploadIterations:   int(number(getenv("UPLOAD_ITERATIONS"), defaultIterations)),
 		downloadIterations: int(number(getenv("DOWNLOAD_ITERATIONS"), defaultIterations)),
@@ -103,9 +113,13 @@ func readContract(getenv func(string) string) (contract, error) {
 	oneOf("IS_DIALER", "true", "false")
 	required("REDIS_ADDR")
 	required("TEST_KEY")
-	oneOf("TRANSPORT", "tcp")
-	oneOf("SECURE_CHANNEL", "noise", "tls")
-	oneOf("MUXER", "yamux")
+	oneOf("TRANSPORT", "tcp", "ws", "wss", "quic-v1", "webtransport", "webrtc-direct")
+	c.carrier = getenv("TRANSPORT")
+	if !standalone[c.carrier] {
+		c.security = getenv("SECURE_CHANNEL")
+		oneOf("SECURE_CHANNEL", "noise", "tls")
+		oneOf("MUXER", "yamux")
+	}
 	c.dialer = getenv("IS_DIALER") == "true"
 	if err == nil && !c.dialer {
 		if c.ip, err = netip.ParseAddr(getenv("LISTENER_IP")); err != nil {
@@ -186,7 +200,7 @@ func (c contract) serve(ctx context.Context, node peercmd.Node, meet rendezvous)
 	if c.ip.Is6() {
 		family = "ip6"
 	}
-	if err := node.Listen([]string{fmt.Sprintf("/%s/%s/tcp/0", family, c.ip)}); err != nil {
+	if err := node.Listen([]string{fmt.Sprintf("/%s/%s%s", family, c.ip, below[c.carrier])}); err != nil {
 		return err
 	}
 	addr, err := publicAddr(node.Addrs(), c.ip)

@@ -26,7 +26,7 @@ func TestReadContract(t *testing.T) {
 
 	got, err := readContract(with())
 	want := contract{
-		dialer: true, redisAddr: "transport-redis:6379", key: "a5b50d5e_listener_multiaddr", security: "noise", timeout: 180 * time.Second,
+		dialer: true, redisAddr: "transport-redis:6379", key: "a5b50d5e_listener_multiaddr", carrier: "tcp", security: "noise", timeout: 180 * time.Second,
 		uploadBytes: 1 << 30, downloadBytes: 1 << 30, uploadIterations: 10, downloadIterations: 10, latencyIterations: 100,
 	}
 	if err != nil || got != want {
@@ -45,12 +45,17 @@ func TestReadContract(t *testing.T) {
 		t.Errorf("listener: got %+v, %v", got, err)
 	}
 
+	got, err = readContract(with("TRANSPORT", "quic-v1", "SECURE_CHANNEL", "", "MUXER", ""))
+	if err != nil || got.carrier != "quic-v1" || got.security != "" {
+		t.Errorf("a transport with its own security: got %+v, %v", got, err)
+	}
+
 	for _, wrong := range []struct{ name, value, want string }{
 		{"IS_DIALER", "", "want one of true, false"},
 		{"IS_DIALER", "yes", "IS_DIALER=yes"},
 		{"REDIS_ADDR", "", "REDIS_ADDR is not set"},
 		{"TEST_KEY", "", "TEST_KEY is not set"},
-		{"TRANSPORT", "webrtc", "TRANSPORT=webrtc: want one of tcp"},
+		{"TRANSPORT", "webrtc", "TRANSPORT=webrtc: want one of tcp, ws, wss"},
 		{"SECURE_CHANNEL", "", "SECURE_CHANNEL=: want one of noise, tls"},
 		{"MUXER", "mplex", "MUXER=mplex: want one of yamux"},
 		{"LATENCY_ITERATIONS", "1000000", "1000000 iterations: want at most"},
