@@ -130,6 +130,13 @@ func open(ctx context.Context, a address) (_ net.Conn, err error) {
 		c.isOpen = true
 	})
 	c.on("message", c.receive)
+	c.on("error", func(js.Value) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.isOpen && c.err == nil {
+			c.err = io.EOF // not everywhere is it followed by a close
+		}
+	})
 	c.on("close", func(event js.Value) {
 		err := io.EOF
 		if code := event.Get("code").Int(); code != 1000 && code != 1001 && code != 1005 {
@@ -269,7 +276,7 @@ func (c *conn) Close() error {
 	c.read.set(c, time.Time{})
 	c.write.set(c, time.Time{})
 	c.changed.Broadcast()
-	for i, event := range []string{"open", "message", "close"} {
+	for i, event := range []string{"open", "message", "error", "close"} {
 		c.ws.Call("removeEventListener", event, c.funcs[i])
 		c.funcs[i].Release()
 	}
