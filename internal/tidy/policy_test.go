@@ -36,6 +36,7 @@ const policy = `
 	identify, ping, perf, tcp, memory < internal/hostile ;
 	identify, ping < internal/transporttest ;
 	tcp < examples/minimal ;
+	kith < examples/browser ;
 `
 
 func TestImportPolicy(t *testing.T) {
