@@ -28,7 +28,12 @@ type node struct {
 
 func (c Case) node(t testing.TB) *node {
 	t.Helper()
-	key, err := peer.GenerateKey(peer.Ed25519)
+	return c.nodeOf(t, peer.Ed25519)
+}
+
+func (c Case) nodeOf(t testing.TB, typ peer.KeyType) *node {
+	t.Helper()
+	key, err := peer.GenerateKey(typ)
 	check(t, err)
 	return &node{c.New(t, key), c, key, key.ID()}
 }

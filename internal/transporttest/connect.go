@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
 )
 
 // Both ends know each other, and where they are, on each of the addresses.
@@ -93,6 +97,74 @@ func wantAddrs(t *testing.T, listening, dialed multiaddr.Addr, near, far *end) {
 	own, ownCode, ok := near.LocalAddr.AddrPort()
 	if !ok || ownCode != code || own.Port() != from.Port() || !own.Addr().IsUnspecified() && own.Addr() != from.Addr() {
 		t.Errorf("the dialer is at %s, and is seen at %s", near.LocalAddr, far.RemoteAddr)
+	}
+}
+
+// The unspecified address is that of every interface, of its own family alone: one
+// port serves both.
+func testUnspecified(t *testing.T, c Case) {
+	b := c.node(t)
+	port := 0
+	for _, addr := range c.Listen(t) {
+		ip, ok := addr.IP()
+		if !ok {
+			continue
+		}
+		unspecified := "0.0.0.0"
+		if ip.Is6() {
+			unspecified = "::"
+		}
+		all := with(addr, ipCode(ip), unspecified)
+		if port != 0 {
+			_, code, _ := addr.AddrPort()
+			all = with(all, code, fmt.Sprint(port))
+		}
+		l := b.listen(t, all)
+		if got, _ := l.Addr().IP(); !got.IsUnspecified() {
+			t.Errorf("listens on %s, and says %s", all, l.Addr())
+		}
+		ap, _, _ := l.Addr().AddrPort()
+		port = int(ap.Port())
+		to := with(l.Addr(), ipCode(ip), ip.String())
+		near, err := c.node(t).dial(t.Context(), to, b.id)
+		check(t, err)
+		near.closes(t)
+		far := await(t, "the accepted connection", l.conns).closes(t)
+		far.echo()
+		check(t, near.roundTrip(t.Context(), "hello"))
+		if from, ok := far.RemoteAddr.IP(); !ok || from != ip {
+			t.Errorf("a dial from %s comes from %s", ip, far.RemoteAddr)
+		}
+		if own, ok := far.LocalAddr.IP(); !ok || own != ip && !own.IsUnspecified() {
+			t.Errorf("a dial to %s comes to %s", ip, far.LocalAddr)
+		}
+	}
+}
+
+func ipCode(ip netip.Addr) multiaddr.Code {
+	if ip.Is4() {
+		return multiaddr.IP4
+	}
+	return multiaddr.IP6
+}
+
+// Peers with keys of all types reach each other.
+func testKeyTypes(t *testing.T, c Case) {
+	for _, typ := range []peer.KeyType{peer.RSA, peer.Secp256k1, peer.ECDSA} {
+		a, b := c.nodeOf(t, typ), c.nodeOf(t, typ)
+		l := b.listen(t, c.Listen(t)[0])
+		near, err := a.dial(t.Context(), l.Addr(), b.id)
+		if err != nil {
+			t.Errorf("%s: %v", typ, err)
+			continue
+		}
+		near.closes(t)
+		far := await(t, "the accepted connection", l.conns).closes(t)
+		if near.RemoteKey.ID() != b.id || far.RemoteKey.ID() != a.id || near.RemoteKey.Type() != typ || far.RemoteKey.Type() != typ {
+			t.Errorf("%s: %s met %s, a %s", typ, a.id, near.RemoteKey.ID(), near.RemoteKey.Type())
+		}
+		far.echo()
+		check(t, near.roundTrip(t.Context(), "hello"))
 	}
 }
 
@@ -396,12 +468,12 @@ func (n *node) silent(t *testing.T, like multiaddr.Addr) multiaddr.Addr {
 		l, err := net.Listen("tcp", net.JoinHostPort(ap.Addr().String(), "0"))
 		check(t, err)
 		t.Cleanup(func() { l.Close() })
-		return withPort(like, multiaddr.TCP, l.Addr().(*net.TCPAddr).Port)
+		return with(like, code, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 	case ok:
 		conn, err := net.ListenPacket("udp", net.JoinHostPort(ap.Addr().String(), "0"))
 		check(t, err)
 		t.Cleanup(func() { conn.Close() })
-		return withPort(like, multiaddr.UDP, conn.LocalAddr().(*net.UDPAddr).Port)
+		return with(like, code, fmt.Sprint(conn.LocalAddr().(*net.UDPAddr).Port))
 	}
 	// Nobody accepts.
 	l, err := n.Listen(n.c.Listen(t)[0])
@@ -410,12 +482,12 @@ func (n *node) silent(t *testing.T, like multiaddr.Addr) multiaddr.Addr {
 	return l.Addr()
 }
 
-// withPort is a with another port.
-func withPort(a multiaddr.Addr, code multiaddr.Code, port int) multiaddr.Addr {
+// with is a with another value of one component.
+func with(a multiaddr.Addr, code multiaddr.Code, value string) multiaddr.Addr {
 	var out multiaddr.Addr
 	for c := range a.Components() {
 		if c.Code() == code {
-			c, _ = multiaddr.NewComponent(code, fmt.Sprint(port))
+			c, _ = multiaddr.NewComponent(code, value)
 		}
 		out = multiaddr.Join(out, c.Addr())
 	}
@@ -478,35 +550,129 @@ func testUpgradeEnds(t *testing.T, c Case) {
 	}
 }
 
+// One who is accepted and not upgraded holds up nobody.
+func testAcceptGoesOn(t *testing.T, c Case) {
+	const waiting = 5
+	a, b := c.node(t), c.node(t)
+	l, err := b.Listen(c.Listen(t)[0])
+	check(t, err)
+	var closing sync.Once
+	t.Cleanup(func() { closing.Do(func() { l.Close() }) })
+	accepted := make(chan host.Incoming, waiting+1)
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- in
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var dialing sync.WaitGroup
+	defer dialing.Wait()
+	dials := func() {
+		dialing.Go(func() {
+			if e, err := a.dial(ctx, l.Addr(), b.id); err == nil {
+				<-e.served
+				e.Mux.CloseWithCode(0)
+			}
+		})
+	}
+	var held []host.Incoming
+	for range waiting {
+		dials()
+		held = append(held, await(t, "one more to be accepted", accepted))
+	}
+	dials()
+	in := await(t, "one more to be accepted, behind those that wait", accepted)
+	upgraded := async(func() error {
+		tc, err := in.Upgrade(ctx, func(host.Stage) {})
+		if err == nil {
+			tc.Mux.CloseWithCode(0)
+			<-serve(tc).served
+		}
+		return err
+	})
+	if err := await(t, "its upgrade", upgraded); err != nil {
+		t.Errorf("the upgrade of one behind those that wait: %v", err)
+	}
+	// They stay when the listener closes, and go when they are closed.
+	closing.Do(func() { check(t, l.Close()) })
+	tc, err := held[0].Upgrade(ctx, func(host.Stage) {})
+	if err != nil {
+		t.Errorf("the upgrade of one that was accepted before the listener closed: %v", err)
+	} else {
+		tc.Mux.CloseWithCode(0)
+		<-serve(tc).served
+	}
+	for _, in := range held[1:] {
+		await(t, "Close of one that waits", async(in.Close))
+	}
+	finished := make(chan struct{})
+	go func() {
+		dialing.Wait()
+		close(finished)
+	}()
+	await(t, "all dialers to know", finished)
+}
+
 // Many connections begin at once, each with a stream.
 func testManyConnections(t *testing.T, c Case) {
+	const attempts = 5
 	a, b := c.node(t), c.node(t)
 	l := b.listen(t, c.Listen(t)[0])
 	failed := make(chan error, c.Conns)
 	release := make(chan struct{})
+	var refused atomic.Int32
 	var all sync.WaitGroup
+	defer func() {
+		close(release)
+		all.Wait()
+	}()
 	for i := range c.Conns {
 		all.Go(func() {
-			near, err := a.dial(t.Context(), l.Addr(), b.id)
-			if err != nil {
-				failed <- err
-				return
+			for attempt := 1; ; attempt++ {
+				near, err := a.dial(t.Context(), l.Addr(), b.id)
+				if err == nil {
+					err = near.roundTrip(t.Context(), fmt.Sprint("connection ", i))
+				}
+				if err == nil {
+					failed <- nil
+					<-release // all are open at the same time
+				}
+				if near != nil {
+					near.Mux.CloseWithCode(0)
+					<-near.served
+				}
+				if err == nil {
+					return
+				}
+				// A listener whose queue is full may refuse, but says so.
+				if refused.Add(1); attempt == attempts || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+					failed <- err
+					return
+				}
 			}
-			failed <- near.roundTrip(t.Context(), fmt.Sprint("connection ", i))
-			<-release // all are open at the same time
-			near.Mux.CloseWithCode(0)
-			<-near.served
 		})
 	}
-	for range c.Conns {
-		far := await(t, "one more connection", l.conns).closes(t)
-		far.echo()
-	}
-	for range c.Conns {
-		if err := await(t, "one more answer", failed); err != nil {
-			t.Error(err)
+	var fars []*end
+	for answers := 0; (answers < c.Conns || len(fars) < c.Conns) && !t.Failed(); {
+		select {
+		case far := <-l.conns:
+			far.closes(t).echo()
+			fars = append(fars, far)
+		case err := <-failed:
+			answers++
+			if err != nil {
+				t.Errorf("after %d connections: %v", len(fars), err)
+			}
+		case <-l.failed:
+		case <-time.After(patience):
+			t.Fatalf("not within %v: one more connection or answer: %d and %d of %d\n%s", patience, len(fars), answers, c.Conns, stacks())
 		}
 	}
-	close(release)
-	all.Wait()
+	t.Logf("%d connections, %d refused at first", c.Conns, refused.Load())
 }

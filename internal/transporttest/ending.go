@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -243,4 +244,68 @@ func testStopped(t *testing.T, c Case) {
 	for _, w := range waiting[4:] {
 		wantDead(t, "a read or write", await(t, "reads and writes to end", w).err)
 	}
+}
+
+// What has ended leaves nothing behind in what goes on: no connection in its
+// transport and its listener, and no stream in its connection.
+func testNothingKept(t *testing.T, c Case) {
+	const (
+		conns, streams = 40, 1000
+		perConn        = 8 << 10 // bytes, far below what a connection has while it lives
+		perStream      = 200
+	)
+	a, b := c.node(t), c.node(t)
+	l := b.listen(t, c.Listen(t)[0])
+	round := func() {
+		for range conns {
+			near, err := a.dial(t.Context(), l.Addr(), b.id)
+			check(t, err)
+			far := await(t, "the accepted connection", l.conns)
+			far.echo()
+			check(t, near.roundTrip(t.Context(), "hello"))
+			near.Mux.CloseWithCode(0)
+			await(t, "the end of Serve", near.served)
+			await(t, "the end of Serve", far.served)
+			far.Mux.CloseWithCode(0)
+		}
+	}
+	wantSteady(t, "a connection", conns, perConn, round)
+
+	near, far := c.connect(t)
+	far.echo()
+	wantSteady(t, "a stream", streams, perStream, func() {
+		for range streams {
+			check(t, near.roundTrip(t.Context(), "hello"))
+		}
+		until(t, "streams that have ended are not counted", func() bool { return near.Mux.NumStreams() == 0 && far.Mux.NumStreams() == 0 })
+	})
+}
+
+// wantSteady makes sure that what lives on the heap does not grow with each round
+// of n things by more than most bytes a thing.
+func wantSteady(t *testing.T, what string, n, most int, round func()) {
+	t.Helper()
+	round()
+	before := heap()
+	round()
+	round()
+	grown := func() int { return (heap() - before) / (2 * n) }
+	first := grown()
+	last := first
+	for deadline := time.Now().Add(patience); last > most; last = grown() { // timers may hold some for a while
+		if time.Now().After(deadline) {
+			t.Fatalf("%s leaves %d bytes, and %d when they are looked for again", what, first, last)
+		}
+		<-time.After(patience / 100)
+	}
+	t.Logf("%s leaves %d bytes, at first %d", what, last, first)
+}
+
+// heap is how many bytes live.
+func heap() int {
+	runtime.GC()
+	runtime.GC() // the second one empties what pools still keep
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -424,6 +425,25 @@ func testCloseWhileWriting(t *testing.T, c Case) {
 	})
 }
 
+// Who writes to a stream that the other side has closed is told in the end, and
+// does not wait for ever.
+func testWriteToClosed(t *testing.T, c Case) {
+	c.both(t, func(t *testing.T, from, to *end) {
+		for _, filled := range []bool{false, true} {
+			a, b := from.open(t, to)
+			if filled {
+				fill(t, b, 3)
+			}
+			check(t, a.Close())
+			r := await(t, "writing to a stream that is closed", floods(b, 3, 0))
+			if r.err == nil || errors.Is(r.err, os.ErrDeadlineExceeded) || r.n > fillMax/4 {
+				t.Errorf("writing to a stream that is closed: %v after %d bytes", r.err, r.n)
+			}
+			b.Close()
+		}
+	})
+}
+
 // A reset reaches both sides, with its code.
 func testReset(t *testing.T, c Case) {
 	c.both(t, func(t *testing.T, from, to *end) {
@@ -521,6 +541,30 @@ func testSlowReader(t *testing.T, c Case) {
 		}
 		s.from.Close()
 		s.to.Close()
+	}
+}
+
+// Several who do not read hold up nobody else either.
+func testSlowReaders(t *testing.T, c Case) {
+	near, far := c.connect(t)
+	var full []<-chan result
+	for i := range c.Unread {
+		a, _ := near.open(t, far)
+		if i%2 == 1 {
+			a, _ = far.open(t, near)
+		}
+		full = append(full, filling(a, 1))
+	}
+	for _, f := range full {
+		if r := await(t, "streams that nobody reads are full", f); r.err != nil {
+			t.Fatalf("writing to who does not read, after %d bytes: %v", r.n, r.err)
+		}
+	}
+	near.echo()
+	far.echo()
+	for i := range 10 {
+		check(t, near.roundTrip(t.Context(), fmt.Sprint("beside the slow ones ", i)))
+		check(t, far.roundTrip(t.Context(), fmt.Sprint("beside the slow ones ", i)))
 	}
 }
 

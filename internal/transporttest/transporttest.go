@@ -46,6 +46,10 @@ type Case struct {
 	Streams int // streams to open one after the other, and at once; default 1000
 	Conns   int // connections to open at once; default 100
 
+	// Unread is how many streams can be full, since nobody reads them, while others
+	// go on; default 8. Windows of whole connections bound it.
+	Unread int
+
 	// InProcess leaves out the parts in which the other side is another process,
 	// for a transport that does not leave its own.
 	InProcess bool
@@ -78,6 +82,8 @@ func Run(t *testing.T, c Case) {
 		run  func(*testing.T, Case)
 	}{
 		{"Connect", testConnect},
+		{"Unspecified", testUnspecified},
+		{"KeyTypes", testKeyTypes},
 		{"Progress", testProgress},
 		{"WrongPeer", testWrongPeer},
 		{"AddressInUse", testAddressInUse},
@@ -85,6 +91,7 @@ func Run(t *testing.T, c Case) {
 		{"CloseBusyListener", testCloseBusyListener},
 		{"DialEnds", testDialEnds},
 		{"UpgradeEnds", testUpgradeEnds},
+		{"AcceptGoesOn", testAcceptGoesOn},
 		{"ManyConnections", testManyConnections},
 
 		{"NotServedYet", testNotServedYet},
@@ -100,9 +107,11 @@ func Run(t *testing.T, c Case) {
 		{"CloseRead", testCloseRead},
 		{"CloseArrives", testCloseArrives},
 		{"CloseWhileWriting", testCloseWhileWriting},
+		{"WriteToClosed", testWriteToClosed},
 		{"Reset", testReset},
 		{"ResetWhileBlocked", testResetWhileBlocked},
 		{"SlowReader", testSlowReader},
+		{"SlowReaders", testSlowReaders},
 		{"CreditReturns", testCreditReturns},
 		{"AllAtOnce", testAllAtOnce},
 
@@ -114,6 +123,8 @@ func Run(t *testing.T, c Case) {
 		{"CloseWhileOpening", testCloseWhileOpening},
 		{"Killed", testKilled},
 		{"Stopped", testStopped},
+
+		{"NothingKept", testNothingKept},
 
 		{"Host", testHost},
 		{"Datagrams", testDatagrams},
@@ -143,6 +154,9 @@ func (c Case) withDefaults() Case {
 	}
 	if c.Conns == 0 {
 		c.Conns = 100
+	}
+	if c.Unread == 0 {
+		c.Unread = 8
 	}
 	return c
 }
