@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -147,6 +148,11 @@ func (r *reader) packet(wait bool) ([]byte, error) {
 }
 
 func (r *reader) read() error {
+	if r.received > 1 {
+		// Those for whom the last batch was run first, while it is near. With two processes
+		// on two cores, a bulk transfer is a fifth faster for it and takes a fifth less CPU time.
+		runtime.Gosched()
+	}
 	r.next, r.received = 0, 0
 	for tries := 0; r.received == 0; tries++ {
 		for i := range r.messages {
