@@ -195,6 +195,7 @@ func (h *handshakeConn) SetReadDeadline(t time.Time) error {
 // it returns has to stay until data has come: it repeats the last flight if the
 // dialer did not get it.
 func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer, srtp bool, verify func(der []byte) error) (*dtls.Conn, *recordLayer, []byte, error) {
+	var refused error // why we do not take the remote's certificate; pion may return the alert that follows
 	check := func(raw [][]byte, _ [][]*x509.Certificate) error {
 		if len(raw) != 1 {
 			return fmt.Errorf("webrtc: the remote sent %d certificates instead of one", len(raw))
@@ -202,7 +203,8 @@ func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer, 
 		if len(raw[0]) > maxCertificate {
 			return fmt.Errorf("webrtc: the remote's certificate has %d bytes, more than the %d that are taken", len(raw[0]), maxCertificate)
 		}
-		return verify(raw[0])
+		refused = verify(raw[0])
+		return refused
 	}
 	suites := []dtls.CipherSuiteID{dtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, dtls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
 	logs := &logging.DefaultLoggerFactory{Writer: discard{}, DefaultLogLevel: logging.LogLevelDisabled}
@@ -229,7 +231,10 @@ func shake(ctx context.Context, h *handshakeConn, cert tls.Certificate, dialer, 
 		return nil, nil, nil, fmt.Errorf("webrtc: DTLS: %w", err)
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case refused != nil:
+			err = refused
+		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 		}
 		h.Close()

@@ -234,7 +234,7 @@ func (c *conn) handleData(flags byte, v []byte) {
 		limit = maxUnreadKith
 	}
 	// The one whose turn it is may go beyond the limit by what waits for it.
-	if next := tsn == r.cum+1; next && r.unread+len(k.data) > limit || !next && r.unread+r.held+len(k.data) > limit {
+	if next := tsn == r.cum+1; next && r.unread+len(k.data) > limit || !next && r.unread+r.held+len(k.data)+chunkOverhead > limit {
 		r.ackDue = true // the remote knows that there is no room, and asks
 		return
 	} else if !next {

@@ -69,8 +69,8 @@ type stunMessage struct {
 	raw       []byte
 }
 
-// parseSTUN reads what ICE needs and checks the fingerprint. Attributes that
-// follow MESSAGE-INTEGRITY are not read.
+// parseSTUN reads what ICE needs and checks the fingerprint, which ICE demands.
+// Attributes that follow MESSAGE-INTEGRITY are not read.
 func parseSTUN(p []byte) (m stunMessage, err error) {
 	if !isSTUN(p) || len(p) > maxSTUN || int(binary.BigEndian.Uint16(p[2:])) != len(p)-stunHeaderLen || len(p)%4 != 0 {
 		return m, errSTUN
@@ -78,6 +78,7 @@ func parseSTUN(p []byte) (m stunMessage, err error) {
 	m.kind = binary.BigEndian.Uint16(p)
 	copy(m.id[:], p[8:])
 	m.raw = p
+	complete := false
 	for at := stunHeaderLen; at < len(p); {
 		if len(p)-at < 4 {
 			return m, errSTUN
@@ -93,6 +94,7 @@ func parseSTUN(p []byte) (m stunMessage, err error) {
 			if n != 4 || at+8 != len(p) || binary.BigEndian.Uint32(value) != crc32.ChecksumIEEE(p[:at])^stunFingerprintXOR {
 				return m, errSTUN
 			}
+			complete = true
 		case m.integrity != 0:
 		case kind == stunAttrMessageIntegrity:
 			if n != sha1.Size {
@@ -108,6 +110,9 @@ func parseSTUN(p []byte) (m stunMessage, err error) {
 			m.errorCode = int(value[2]&7)*100 + int(value[3])
 		}
 		at += 4 + padded
+	}
+	if !complete {
+		return m, errSTUN
 	}
 	return m, nil
 }
