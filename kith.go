@@ -111,6 +111,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.Go(n.transports.autoTLS.Run)
 	}
 
+	if n.transports.moved != nil {
+		n.Go(n.follow)
+	}
+
 	// Discovery comes last, when there are addresses to tell.
 	if !cfg.MDNS.Off {
 		n.findNeighbours(cfg.MDNS)

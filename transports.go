@@ -3,6 +3,7 @@
 package kith
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/kith-p2p/kith/autotls"
 	"github.com/kith-p2p/kith/host"
@@ -27,8 +30,16 @@ import (
 	"github.com/kith-p2p/kith/webtransport"
 )
 
-// portAttempts is how many free TCP ports are tried until one is free for UDP, too.
-const portAttempts = 16
+const (
+	// portAttempts is how many free TCP ports are tried until one is free for UDP, too.
+	portAttempts = 16
+	// roamingInterval is how often the machine's addresses are looked at, which takes
+	// some 50 µs: soon enough that a connection outlives the change.
+	roamingInterval = 2 * time.Second
+	// movingTimeout is how long connections may take to move; then the next change is
+	// looked for.
+	movingTimeout = 10 * time.Second
+)
 
 // WebSocket describes how the node serves WebSocket, and what else on the same ports.
 type WebSocket struct {
@@ -54,7 +65,8 @@ type WebSocket struct {
 type transports struct {
 	all      []host.Transport // the preferred first
 	announce func([]multiaddr.Addr) []multiaddr.Addr
-	autoTLS  *autotls.Manager // nil: off
+	autoTLS  *autotls.Manager            // nil: off
+	moved    func(context.Context) error // is called when the machine's addresses have changed; nil: nothing can move
 	close    func() error
 }
 
@@ -125,7 +137,45 @@ func newTransports(key peer.PrivateKey, cfg Config, upgrader *upgrade.Upgrader, 
 		return t, err
 	}
 	t.all = append(t.all, overQUIC, overWebTransport, overWebRTC)
+	t.moved = overQUIC.AddrsChanged
 	return t, nil
+}
+
+// follow has connections that can move go with the machine from one network to the next.
+func (n *Node) follow(ctx context.Context) {
+	known := machineAddrs()
+	tick := time.NewTicker(roamingInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := machineAddrs()
+		if slices.Equal(now, known) {
+			continue
+		}
+		known = now
+		moving, cancel := context.WithTimeout(ctx, movingTimeout)
+		if err := n.transports.moved(moving); err != nil && ctx.Err() == nil {
+			n.Logger().Info("after a change of this machine's addresses", "err", err)
+		}
+		cancel()
+	}
+}
+
+func machineAddrs() []string {
+	found, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	addrs := make([]string, len(found))
+	for i, a := range found {
+		addrs[i] = a.String()
+	}
+	slices.Sort(addrs)
+	return addrs
 }
 
 func (c WebSocket) tls() (*tls.Config, error) {

@@ -19,8 +19,11 @@ type transports struct {
 	all      []host.Transport
 	announce func([]multiaddr.Addr) []multiaddr.Addr
 	autoTLS  interface{ Run(context.Context) }
+	moved    func(context.Context) error
 	close    func() error
 }
+
+func (n *Node) follow(context.Context) {}
 
 func newTransports(_ peer.PrivateKey, _ Config, upgrader *upgrade.Upgrader, _ func() []multiaddr.Addr) (t transports, err error) {
 	overWebSocket, err := websocket.New(websocket.Config{Upgrader: upgrader})
