@@ -33,6 +33,8 @@ func main() {
 }
 
 func run(args []string) int {
+	// Else quic-go logs, past our logger, that the kernel's buffers could be larger.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
@@ -51,6 +53,9 @@ func run(args []string) int {
 	}
 	if a.json {
 		a.event("error", fields{"error": err.Error()})
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w; on the command line: --listen", err)
 	}
 	fmt.Fprintf(a.err, "kith: %v\n", err)
 	return exitFailed

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -27,6 +28,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("IFACE", loopback)
 			env.Setenv("SERVICE", fmt.Sprintf("_kith-%08x._udp", rand.Uint32()))
 			env.Setenv("LISTEN", "/ip4/127.0.0.1/tcp/0")
+			env.Setenv("PORT", freePort())
 			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
@@ -76,4 +78,22 @@ func TestPrintable(t *testing.T) {
 	if got := clipName("  ÄÖÜ\tname that is far too long for a line of a chat "); got != "ÄÖÜ�name that is far too long fo" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// freePort finds a port of loopback that is free for TCP and UDP.
+func freePort() string {
+	for range 16 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			continue
+		}
+		c, err := net.ListenPacket("udp", l.Addr().String())
+		l.Close()
+		if err == nil {
+			c.Close()
+			_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+			return port
+		}
+	}
+	return "0"
 }
