@@ -248,8 +248,9 @@ func (t *Transport) request(ctx context.Context, conn *quicgo.Conn, to target, p
 		return fmt.Errorf("webtransport: peer %s does not own the certificate %s that was shown in its place: somebody is in between", p, hashText(shown))
 	}})
 	if err != nil {
+		err = s.prefer(err) // before the remote hangs up because of the reset
 		st.Reset(0)
-		return host.TransportConn{}, s.prefer(err)
+		return host.TransportConn{}, err
 	}
 	defer secured.Close() // which ends the stream, not the connection
 	progress(host.StageSecured)
