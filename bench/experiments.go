@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,12 @@ var (
 	noise = worker.NodeConfig{Security: "noise"}
 	tls   = worker.NodeConfig{Security: "tls"}
 	wide  = worker.NodeConfig{Security: "noise", Wide: true}
+
+	quic         = worker.NodeConfig{Transport: worker.QUIC}
+	wideQUIC     = worker.NodeConfig{Transport: worker.QUIC, Wide: true}
+	websocket    = worker.NodeConfig{Transport: worker.WebSocket, Security: "noise"}
+	webtransport = worker.NodeConfig{Transport: worker.WebTransport}
+	webrtc       = worker.NodeConfig{Transport: worker.WebRTC}
 )
 
 // experiments lists everything, in the order in which it runs.
@@ -53,9 +60,38 @@ func experiments() []experiment {
 			run: measured(worker.Load{Kind: worker.First, Node: noise}, rttFigures)},
 
 		{name: "memory-conn", row: "memory", about: "idle connections that a node has accepted, from as many nodes of Kith in another process",
-			run: func(b *bench, impl string) (figures, error) { return runConns(b, impl, b.Conns) }},
+			run: func(b *bench, impl string) (figures, error) { return runConns(b, impl, noise, b.Conns) }},
 		{name: "memory-stream", row: "memory", about: "idle streams on one connection; the acceptor has a handler waiting on each",
 			run: func(b *bench, impl string) (figures, error) { return runStreams(b, impl, b.Streams) }},
+
+		{name: "quic-up", row: "quic", about: "QUIC; one stream, client to server",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: quic}, overUDP(bulkFigures))},
+		{name: "quic-down", row: "quic", about: "the same, server to client",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: quic, Download: true}, overUDP(bulkFigures))},
+		{name: "limit-quic", row: "quic", impls: []string{limits},
+			run: measured(worker.Load{Kind: worker.Bulk, Node: quic}, overUDP(bulkFigures))},
+		{name: "quic-streams-64", row: "quic", about: "64 at once on one connection: a stream opened, 1 byte there and back, both ends closed",
+			run: measured(worker.Load{Kind: worker.Streams, Node: quic, Parallel: 64}, overUDP(streamFigures))},
+		{name: "quic-rtt", row: "quic", about: "a new process connects over a link of 100 ms a round trip",
+			run: measured(worker.Load{Kind: worker.First, Node: quic}, rttFigures)},
+		{name: "quic-memory-conn", row: "quic", once: true, about: "idle connections that a node has accepted, from as many nodes of Kith in another process",
+			run: func(b *bench, impl string) (figures, error) { return runConns(b, impl, quic, b.Conns) }},
+		{name: "quic-stream-limit", row: "quic", once: true, about: "how many of 10,000 streams a server with no limit of its own lets a client have open on one connection", run: runStreamLimit},
+
+		{name: "ws-up", row: "ws", about: "WebSocket, Noise, yamux; one stream, client to server",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: websocket}, bulkFigures)},
+		{name: "ws-down", row: "ws", about: "the same, server to client",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: websocket, Download: true}, bulkFigures)},
+
+		{name: "webtransport-up", row: "webtransport", about: "WebTransport; one stream, client to server",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: webtransport}, overUDP(bulkFigures))},
+		{name: "webtransport-down", row: "webtransport", about: "the same, server to client",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: webtransport, Download: true}, overUDP(bulkFigures))},
+
+		{name: "webrtc-up", row: "webrtc", about: "WebRTC-direct; one stream, client to server",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: webrtc}, overUDP(bulkFigures))},
+		{name: "webrtc-down", row: "webrtc", about: "the same, server to client",
+			run: measured(worker.Load{Kind: worker.Bulk, Node: webrtc, Download: true}, overUDP(bulkFigures))},
 
 		{name: "scale-conn", row: "scale", once: true, about: "idle connections, few and many", run: runScaleConns},
 		{name: "scale-stream", row: "scale", once: true, about: "idle streams on one connection, few and many", run: runScaleStreams},
@@ -100,6 +136,15 @@ func bulkFigures(w window, load worker.Load) figures {
 		{"read calls per 64 KiB, sender", float64(sender.Reads) / pieces},
 		{"write calls per 64 KiB, receiver", float64(receiver.Writes) / pieces},
 		{"allocations per MiB, both ends", float64(sender.Mallocs+receiver.Mallocs) / (gib * 1024)},
+	}
+}
+
+// overUDP leaves out what cannot be told: /proc/self/io counts no calls that read or write packets.
+func overUDP(figuresOf func(window, worker.Load) figures) func(window, worker.Load) figures {
+	return func(w window, load worker.Load) figures {
+		return slices.DeleteFunc(figuresOf(w, load), func(f figure) bool {
+			return strings.HasPrefix(f.Name, "read calls") || strings.HasPrefix(f.Name, "write calls")
+		})
 	}
 }
 
@@ -165,25 +210,30 @@ func (b *bench) target(load worker.Load, addr string) (string, error) {
 	if load.Kind != worker.First {
 		return addr, nil
 	}
-	server, id, err := splitAddr(addr)
+	network, server, rest, err := splitAddr(addr)
 	if err != nil {
 		return "", err
 	}
-	proxy, err := listenProxy(server, roundTrip) // until this process ends
+	var proxy interface{ addr() string } // until this process ends
+	if network == "tcp" {
+		proxy, err = listenProxy(server, roundTrip)
+	} else {
+		proxy, err = listenPacketProxy(server, roundTrip)
+	}
 	if err != nil {
 		return "", err
 	}
 	host, port, err := net.SplitHostPort(proxy.addr())
-	return fmt.Sprintf("/ip4/%s/tcp/%s/p2p/%s", host, port, id), err
+	return fmt.Sprintf("/ip4/%s/%s/%s/%s", host, network, port, rest), err
 }
 
-// splitAddr takes /ip4/HOST/tcp/PORT/p2p/ID apart.
-func splitAddr(addr string) (server, id string, err error) {
-	parts := strings.Split(addr, "/")
-	if len(parts) != 7 || parts[1] != "ip4" || parts[3] != "tcp" || parts[5] != "p2p" {
-		return "", "", fmt.Errorf("%q is not /ip4/…/tcp/…/p2p/…", addr)
+// splitAddr takes /ip4/HOST/NETWORK/PORT/REST apart.
+func splitAddr(addr string) (network, server, rest string, err error) {
+	parts := strings.SplitN(addr, "/", 6)
+	if len(parts) != 6 || parts[1] != "ip4" || parts[3] != "tcp" && parts[3] != "udp" {
+		return "", "", "", fmt.Errorf("%q is not /ip4/…/tcp/… or /ip4/…/udp/…", addr)
 	}
-	return net.JoinHostPort(parts[2], parts[4]), parts[6], nil
+	return parts[3], net.JoinHostPort(parts[2], parts[4]), parts[5], nil
 }
 
 func rttFigures(w window, _ worker.Load) figures {
@@ -222,7 +272,9 @@ func (p *population) stop() {
 // newPopulation starts a server of impl and a client of another, or the same,
 // implementation, which runs load.
 func (b *bench) newPopulation(impl, clientImpl string, load worker.Load, watchClient bool) (*population, error) {
-	server, addr, err := b.server(impl, wide)
+	node := load.Node
+	node.Wide = true
+	server, addr, err := b.server(impl, node)
 	if err != nil {
 		return nil, err
 	}
@@ -298,8 +350,8 @@ func (c cost) figures(whose string) figures {
 	}
 }
 
-func runConns(b *bench, impl string, n int) (figures, error) {
-	p, err := b.newPopulation(impl, kith, worker.Load{Kind: worker.Crowd, Node: noise}, false)
+func runConns(b *bench, impl string, node worker.NodeConfig, n int) (figures, error) {
+	p, err := b.newPopulation(impl, kith, worker.Load{Kind: worker.Crowd, Node: node}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -328,6 +380,31 @@ func runStreams(b *bench, impl string, n int) (figures, error) {
 		return nil, err
 	}
 	return append(costs[1].figures(", opener"), costs[0].figures(", acceptor")...), nil
+}
+
+const (
+	manyStreams = 10_000
+	// patience is for how long no stream opens when a server allows no more; each is
+	// allowed a fraction of a millisecond after the one before.
+	patience = 2 * time.Second
+)
+
+func runStreamLimit(b *bench, impl string) (figures, error) {
+	server, addr, err := b.server(impl, wideQUIC)
+	if err != nil {
+		return nil, err
+	}
+	defer server.stop()
+	client, err := b.client(impl, worker.Load{Kind: worker.Hold, Node: wideQUIC, To: addr, Parallel: 32, Patience: patience})
+	if err != nil {
+		return nil, err
+	}
+	defer client.stop()
+	ran, err := client.call(worker.Command{Do: worker.Run, Count: manyStreams})
+	if err != nil {
+		return nil, err
+	}
+	return figures{{"streams open at once", ran.Result.Work}}, nil
 }
 
 func runScaleConns(b *bench, impl string) (figures, error) {

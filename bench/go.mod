@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/kith-p2p/kith v0.0.0
 	github.com/libp2p/go-libp2p v0.51.0
+	github.com/quic-go/quic-go v0.64.1
 	golang.org/x/crypto v0.57.0
 )
 
@@ -78,7 +79,6 @@ require (
 	github.com/prometheus/common v0.70.1 // indirect
 	github.com/prometheus/procfs v0.21.1 // indirect
 	github.com/quic-go/qpack v0.6.0 // indirect
-	github.com/quic-go/quic-go v0.64.1 // indirect
 	github.com/quic-go/webtransport-go v0.13.0 // indirect
 	github.com/spaolacci/murmur3 v1.1.0 // indirect
 	github.com/wlynxg/anet v0.0.5 // indirect

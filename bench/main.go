@@ -1,7 +1,7 @@
 // The command bench measures Kith and go-libp2p side by side and prints how the
 // one compares with the other, line by line of what Kith is to reach.
 //
-//	go run -C bench .                       # everything: about half an hour
+//	go run -C bench .                       # everything: about forty minutes
 //	go run -C bench . -quick                # everything, too briefly to mean much: a few minutes
 //	go run -C bench . -rows streams,dial    # only these
 //

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net"
+	"net/netip"
 	"time"
 )
 
@@ -97,4 +98,98 @@ func deliver(c *net.TCPConn, pieces <-chan piece) {
 		c.Write(p.data) // if c has ended, the other direction will
 	}
 	c.CloseWrite()
+}
+
+// A packetProxy is the same link for UDP. It charges nothing for connecting, as each packet of
+// a handshake is on its way as long as any other.
+type packetProxy struct {
+	conn   *net.UDPConn
+	server netip.AddrPort
+	rtt    time.Duration
+}
+
+// maxPacket is more than any implementation of QUIC sends, in bytes.
+const maxPacket = 2048
+
+func listenPacketProxy(server string, rtt time.Duration) (*packetProxy, error) {
+	to, err := netip.ParseAddrPort(server)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return nil, err
+	}
+	p := &packetProxy{conn, to, rtt}
+	go p.serve()
+	return p, nil
+}
+
+func (p *packetProxy) addr() string { return p.conn.LocalAddr().String() }
+
+func (p *packetProxy) Close() error { return p.conn.Close() }
+
+// serve gives each client a socket of its own, so that the server can tell them apart.
+func (p *packetProxy) serve() {
+	routes := make(map[netip.AddrPort]chan<- piece)
+	for {
+		buf := make([]byte, maxPacket)
+		n, client, err := p.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			break
+		}
+		up := routes[client]
+		if up == nil {
+			if up, err = p.route(client); err != nil {
+				continue
+			}
+			routes[client] = up
+		}
+		p.send(up, buf[:n])
+	}
+	for _, up := range routes {
+		close(up)
+	}
+}
+
+// route opens the way of a client's packets to the server and back.
+func (p *packetProxy) route(client netip.AddrPort) (chan<- piece, error) {
+	server, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(p.server))
+	if err != nil {
+		return nil, err
+	}
+	up, down := make(chan piece, 1024), make(chan piece, 1024)
+	go func() {
+		defer server.Close()
+		for packet := range up {
+			time.Sleep(time.Until(packet.due))
+			server.Write(packet.data)
+		}
+	}()
+	go func() {
+		for packet := range down {
+			time.Sleep(time.Until(packet.due))
+			p.conn.WriteToUDPAddrPort(packet.data, client)
+		}
+	}()
+	go func() {
+		defer close(down)
+		for {
+			buf := make([]byte, maxPacket)
+			n, err := server.Read(buf)
+			if err != nil {
+				return
+			}
+			p.send(down, buf[:n])
+		}
+	}()
+	return up, nil
+}
+
+// send puts a packet on its way. When too many are, it is lost, as on any link.
+func (p *packetProxy) send(way chan<- piece, packet []byte) {
+	select {
+	case way <- piece{packet, time.Now().Add(p.rtt / 2)}:
+	default:
+	}
 }

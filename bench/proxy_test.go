@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -51,5 +52,53 @@ func TestDelayProxy(t *testing.T) {
 	c.(*net.TCPConn).CloseWrite()
 	if rest, err := io.ReadAll(c); string(rest) != "bye" || err != nil {
 		t.Errorf("the end is %q, %v", rest, err)
+	}
+}
+
+// Each packet takes half a round trip, and reaches who it is for.
+func TestPacketProxy(t *testing.T) {
+	const rtt = 20 * time.Millisecond
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := server.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			server.WriteTo(buf[:n], from)
+		}
+	}()
+	proxy, err := listenPacketProxy(server.LocalAddr().String(), rtt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+
+	start := time.Now()
+	var clients []net.Conn
+	for i := range 3 {
+		c, err := net.Dial("udp4", proxy.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(start.Add(20 * time.Second))
+		fmt.Fprintf(c, "ping %d", i)
+		clients = append(clients, c)
+	}
+	for i, c := range clients {
+		buf := make([]byte, 100)
+		n, err := c.Read(buf)
+		if want := fmt.Sprintf("ping %d", i); err != nil || string(buf[:n]) != want {
+			t.Fatalf("got %q, %v, want %q", buf[:n], err, want)
+		}
+		if took := time.Since(start); took < rtt {
+			t.Errorf("an answer came after %v", took)
+		}
 	}
 }

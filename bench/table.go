@@ -78,9 +78,7 @@ var goals = []line{
 	{"stripped binary with host, TCP, Noise, yamux: MB", "size", "MB", atMost(8)},
 	{"modules linked", "size", "modules linked besides its own", atMost(15)},
 	{"start to listening: ms", "start", "ms to listening", atMost(5)},
-	{"the same, node of all defaults", "start-node", "ms to listening", atMost(5)},
 	{"resident memory when idle: MiB", "start", "MiB resident when idle", atMost(12)},
-	{"the same, node of all defaults", "start-node", "MiB resident when idle", atMost(12)},
 	{"one of many idle connections against one of few", "scale-conn", "of many against of few", atMost(1.1)},
 	{"one of many idle streams against one of few, opener", "scale-stream", "of many against of few, opener", atMost(1.1)},
 	{"the same, acceptor", "scale-stream", "of many against of few, acceptor", atMost(1.1)},
@@ -89,6 +87,22 @@ var goals = []line{
 	{"least share of the 64 against the mean", "parallel", "least share of 64 against the mean", atLeast(0.8)},
 	{"greatest share of the 64 against the mean", "parallel", "greatest share of 64 against the mean", atMost(1.2)},
 	{"one stream beside one that is not read, against alone", "parallel", "one beside one that is not read, against alone", atLeast(0.9)},
+	{"QUIC, bulk, one stream, up: MiB/s", "quic-up", "MiB/s", ratioAtLeast(1.2)},
+	{"the same down", "quic-down", "MiB/s", ratioAtLeast(1.2)},
+	{"QUIC, bulk, one stream, up: CPU s/GiB", "quic-up", "CPU s/GiB, both ends", ratioAtMost(0.8)},
+	{"the same down", "quic-down", "CPU s/GiB, both ends", ratioAtMost(0.8)},
+	{"QUIC, streams, 64 at once: per second", "quic-streams-64", "per second", ratioAtLeast(1.2)},
+	{"QUIC, allocations per stream, client", "quic-streams-64", "allocations, client", atMost(40)},
+	{"QUIC, allocations per stream, server", "quic-streams-64", "allocations, server", atMost(30)},
+	{"QUIC, cold dial to the first answer: round trips", "quic-rtt", "round trips to the first answer", atMost(2.1)},
+	{"QUIC, idle connection: bytes resident", "quic-memory-conn", "bytes resident", ratioAtMost(0.75)},
+	{"QUIC, incoming streams of one connection", "quic-stream-limit", "streams open at once", atLeast(10_000)},
+	{"WebSocket, bulk, one stream, up: MiB/s", "ws-up", "MiB/s", ratioAtLeast(1.5)},
+	{"the same down", "ws-down", "MiB/s", ratioAtLeast(1.2)},
+	{"WebTransport, bulk, one stream, up: MiB/s", "webtransport-up", "MiB/s", ratioAtLeast(1.15)},
+	{"the same down", "webtransport-down", "MiB/s", ratioAtLeast(1.15)},
+	{"WebRTC-direct, bulk, one stream, up: MiB/s", "webrtc-up", "MiB/s", ratioAtLeast(2)},
+	{"the same down", "webrtc-down", "MiB/s", ratioAtLeast(2)},
 }
 
 // results holds what was measured: experiment, implementation, figure, pair.
@@ -158,16 +172,32 @@ func experimentTable(r results, e experiment, order []string) [][]string {
 	return rows
 }
 
-// limitTable shows how far from the limits of the machine Kith is.
+// limitColumns are the limits of the machine, and what of Kith's comes up against them.
+var limitColumns = []struct{ label, experiment, impl string }{
+	{"raw TCP", "limit-tcp", limits},
+	{"TLS", "limit-tls", limits},
+	{"Kith, TLS", "tls-up", kith},
+	{"Noise records", "limit-noise", limits},
+	{"Kith, Noise", "noise-up", kith},
+	{"raw QUIC", "limit-quic", limits},
+	{"Kith, QUIC", "quic-up", kith},
+}
+
+// limitTable shows how far from the limits of the machine Kith is, in the figures of
+// order, for those that were measured.
 func limitTable(r results, order []string) [][]string {
-	rows := [][]string{{"", "raw TCP", "TLS", "Kith, TLS", "Noise records", "Kith, Noise"}}
+	rows := [][]string{{""}}
 	for _, name := range order {
-		rows = append(rows, []string{
-			name,
-			r.spread("limit-tcp", limits, name).String(),
-			r.spread("limit-tls", limits, name).String(), r.spread("tls-up", kith, name).String(),
-			r.spread("limit-noise", limits, name).String(), r.spread("noise-up", kith, name).String(),
-		})
+		rows = append(rows, []string{name})
+	}
+	for _, c := range limitColumns {
+		if r[c.experiment][c.impl] == nil {
+			continue
+		}
+		rows[0] = append(rows[0], c.label)
+		for i, name := range order {
+			rows[i+1] = append(rows[i+1], r.spread(c.experiment, c.impl, name).String())
+		}
 	}
 	return rows
 }

@@ -13,6 +13,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 )
@@ -44,9 +45,37 @@ type Stream interface {
 
 // NodeConfig describes a node.
 type NodeConfig struct {
-	Security string // "noise" or "tls"; for the machine's limits also "tcp"
-	Listen   bool   // on a free port of loopback
-	Wide     bool   // with limits far beyond the default ones, as the measurements of scale need
+	Transport string // one of those below
+	Security  string // "noise" or "tls"; for the machine's limits also "tcp"; "" where the transport has its own
+	Listen    bool   // on a free port of loopback
+	Wide      bool   // with limits far beyond the default ones, as the measurements of scale need
+}
+
+// The transports.
+const (
+	TCP          = ""
+	QUIC         = "quic"
+	WebSocket    = "ws"
+	WebTransport = "webtransport"
+	WebRTC       = "webrtc"
+)
+
+// listenAddrs are free ports of loopback.
+var listenAddrs = map[string]string{
+	TCP:          "/ip4/127.0.0.1/tcp/0",
+	QUIC:         "/ip4/127.0.0.1/udp/0/quic-v1",
+	WebSocket:    "/ip4/127.0.0.1/tcp/0/ws",
+	WebTransport: "/ip4/127.0.0.1/udp/0/quic-v1/webtransport",
+	WebRTC:       "/ip4/127.0.0.1/udp/0/webrtc-direct",
+}
+
+// ListenAddr is where a node with the transport is to listen.
+func (c NodeConfig) ListenAddr() (string, error) {
+	addr, ok := listenAddrs[c.Transport]
+	if !ok {
+		return "", fmt.Errorf("no transport %q", c.Transport)
+	}
+	return addr, nil
 }
 
 // A Command is what a worker is told to do.
@@ -95,6 +124,7 @@ type Load struct {
 	Nodes      int           // dial: that dial in turn
 	Identified bool          // dial: wait until the server has told who it is
 	Stalled    int           // parallel: streams that the server does not read
+	Patience   time.Duration // hold: for how long a stream may fail to open before the server is said to allow no more; 0: for ever
 }
 
 // The kinds of load.

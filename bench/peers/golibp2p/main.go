@@ -1,6 +1,7 @@
 // The command golibp2p is the worker that measures go-libp2p. Its nodes are the
-// leanest that its options allow: TCP, one secure channel and yamux; no resource
-// manager, no connection manager, no metrics, no relay. Identify is always there.
+// leanest that its options allow: one transport, with one secure channel and yamux where
+// it needs them; no resource manager, no connection manager, no metrics, no relay.
+// Identify is always there.
 package main
 
 import (
@@ -18,7 +19,11 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	webrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
+	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 
 	"github.com/kith-p2p/kith/bench/internal/worker"
 )
@@ -33,7 +38,6 @@ func newNode(cfg worker.NodeConfig) (worker.Node, error) {
 	options := []libp2p.Option{
 		libp2p.Identity(key),
 		libp2p.NoTransports,
-		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
@@ -41,16 +45,33 @@ func newNode(cfg worker.NodeConfig) (worker.Node, error) {
 		libp2p.DisableRelay(),
 		libp2p.DisableIdentifyAddressDiscovery(),
 	}
+	switch cfg.Transport {
+	case worker.TCP:
+		options = append(options, libp2p.Transport(tcp.NewTCPTransport))
+	case worker.QUIC:
+		options = append(options, libp2p.Transport(quic.NewTransport))
+	case worker.WebSocket:
+		options = append(options, libp2p.Transport(websocket.New))
+	case worker.WebTransport:
+		options = append(options, libp2p.Transport(webtransport.New))
+	case worker.WebRTC:
+		options = append(options, libp2p.Transport(webrtc.New))
+	}
 	switch cfg.Security {
 	case "noise":
 		options = append(options, libp2p.Security(noise.ID, noise.New))
 	case "tls":
 		options = append(options, libp2p.Security(libp2ptls.ID, libp2ptls.New))
+	case "":
 	default:
 		return nil, fmt.Errorf("no secure channel %q", cfg.Security)
 	}
 	if cfg.Listen {
-		options = append(options, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
+		addr, err := cfg.ListenAddr()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, libp2p.ListenAddrStrings(addr))
 	} else {
 		options = append(options, libp2p.NoListenAddrs)
 	}

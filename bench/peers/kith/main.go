@@ -1,5 +1,6 @@
 // The command kith is the worker that measures Kith. Its nodes are those of
-// kith.Start, with TCP and one secure channel, and without mDNS.
+// kith.Start, listening with one transport, with one secure channel where the transport has
+// none of its own, and without mDNS.
 package main
 
 import (
@@ -18,18 +19,23 @@ import (
 func main() { worker.Main(newNode) }
 
 func newNode(cfg worker.NodeConfig) (worker.Node, error) {
-	var security func(peer.PrivateKey) (upgrade.Security, error)
+	var security []func(peer.PrivateKey) (upgrade.Security, error)
 	switch cfg.Security {
 	case "noise":
-		security = upgrade.Noise
+		security = append(security, upgrade.Noise)
 	case "tls":
-		security = upgrade.TLS
+		security = append(security, upgrade.TLS)
+	case "":
 	default:
 		return nil, fmt.Errorf("no secure channel %q", cfg.Security)
 	}
 	listen := []multiaddr.Addr{}
 	if cfg.Listen {
-		listen = append(listen, multiaddr.MustParse("/ip4/127.0.0.1/tcp/0"))
+		addr, err := cfg.ListenAddr()
+		if err != nil {
+			return nil, err
+		}
+		listen = append(listen, multiaddr.MustParse(addr))
 	}
 	var limits host.Limits
 	if cfg.Wide {
@@ -38,7 +44,7 @@ func newNode(cfg worker.NodeConfig) (worker.Node, error) {
 	n, err := kith.Start(context.Background(), kith.Config{
 		Listen:   listen,
 		Limits:   limits,
-		Security: []func(peer.PrivateKey) (upgrade.Security, error){security},
+		Security: security,
 		MDNS:     kith.MDNS{Off: true},
 	})
 	if err != nil {

@@ -1,7 +1,7 @@
 // The command limits is the worker that measures what this machine can do: raw TCP,
-// TLS 1.3 of the standard library, and the records of Noise, each with the loads of the
-// others and with nothing between. One goroutine reads or writes; each connection
-// carries one transfer at a time.
+// TLS 1.3 of the standard library, the records of Noise, and quic-go, each with the
+// loads of the others and with nothing between. One goroutine reads or writes; each
+// connection carries one transfer at a time.
 package main
 
 import (
@@ -22,6 +22,9 @@ import (
 func main() { worker.Main(newNode) }
 
 func newNode(cfg worker.NodeConfig) (worker.Node, error) {
+	if cfg.Transport == worker.QUIC {
+		return newQUICNode(cfg)
+	}
 	n := &node{security: cfg.Security, handlers: make(map[string]func(worker.Stream) error)}
 	switch cfg.Security {
 	case "tcp", "noise":
