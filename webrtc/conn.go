@@ -97,8 +97,9 @@ type conn struct {
 	dialer   bool
 	timeout  time.Duration // after which a silent remote is gone
 	shaking  *handshakeConn
-	detach   func() // takes the connection off its listener, or closes the dialer's socket; set before packets come
-	check    *check // nil for a listener
+	channel  *stream // of the Noise handshake
+	detach   func()  // takes the connection off its listener, or closes the dialer's socket; set before packets come
+	check    *check  // nil for a listener
 	stun     func(p []byte)
 	local    initChunk // what we say in INIT or INIT ACK
 	done     chan struct{}
@@ -154,7 +155,8 @@ func newConn(s *socket, remote netip.AddrPort, dialer bool, timeout time.Duratio
 	c.opened.L, c.send.idle.L = &c.mu, &c.mu
 	c.send.init(c.local.tsn)
 	c.receive.init()
-	c.streams[handshakeID] = newStream(c, handshakeID)
+	c.channel = newStream(c, handshakeID)
+	c.streams[handshakeID] = c.channel
 	c.shaking = newHandshakeConn(func(p []byte) { s.send(p, len(p), c.addr) }, s.conn.LocalAddr(), c.addr)
 	return c
 }

@@ -150,7 +150,7 @@ func (l *listener) read() {
 
 const (
 	readRetryMin = time.Millisecond
-	readRetryMax = time.Second
+	readRetryMax = 100 * time.Millisecond
 )
 
 // fail ends all connections, because the socket is gone.
@@ -174,7 +174,7 @@ func (l *listener) stranger(p []byte, from netip.AddrPort) {
 	switch {
 	case isSTUN(p):
 		l.answer(p, from)
-	case isClientHello(p):
+	case isClientHello(p) && !hasCookie(p): // one with a cookie is late: the connection that gave it is gone
 		if c := l.connect(from); c != nil {
 			c.packets(p, len(p))
 		}
@@ -282,7 +282,7 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (tc h
 		return tc, err
 	}
 	progress(host.StageSecuring)
-	secured, err := t.noise.Client(ctx, handshakeChannel{c.streams[handshakeID]}, noise.Config{Remote: peer.ID{}, Prologue: prologue(hash, t.cert.hash)})
+	secured, err := t.noise.Client(ctx, handshakeChannel{c.channel}, noise.Config{Remote: peer.ID{}, Prologue: prologue(hash, t.cert.hash)})
 	if err != nil {
 		return tc, fmt.Errorf("webrtc: %w", err)
 	}

@@ -3,6 +3,7 @@ package webrtc
 import (
 	"encoding/binary"
 	"net"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,9 +48,9 @@ func segmentSize(oob []byte, n int) int {
 // segmentControl is the control message that asks for packets of size bytes.
 func segmentControl(size int) []byte {
 	b := make([]byte, unix.CmsgSpace(2))
-	binary.NativeEndian.PutUint64(b, uint64(unix.CmsgLen(2)))
-	binary.NativeEndian.PutUint32(b[8:], unix.IPPROTO_UDP)
-	binary.NativeEndian.PutUint32(b[12:], unix.UDP_SEGMENT)
-	binary.NativeEndian.PutUint16(b[16:], uint16(size))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = unix.IPPROTO_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(b[unix.CmsgLen(0):], uint16(size))
 	return b
 }

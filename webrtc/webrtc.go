@@ -195,7 +195,7 @@ func (t *Transport) dial(ctx context.Context, addr multiaddr.Addr, ap netip.Addr
 	}
 	progress(host.StageSecuring)
 	// The listener is the initiator, because it can send first.
-	secured, err := t.noise.Server(ctx, handshakeChannel{c.streams[handshakeID]}, noise.Config{Remote: p, Prologue: prologue(t.cert.hash, hash)})
+	secured, err := t.noise.Server(ctx, handshakeChannel{c.channel}, noise.Config{Remote: p, Prologue: prologue(t.cert.hash, hash)})
 	if err != nil {
 		return tc, false, fmt.Errorf("webrtc: %w", err)
 	}
