@@ -335,7 +335,11 @@ func TestRequests(t *testing.T) {
 			cl.CloseWithError(0, "")
 		}
 		a := <-admitted
-		if a.err == nil || (c.want != 200) != strings.Contains(a.err.Error(), "none for a session") {
+		told := a.err != nil && strings.Contains(a.err.Error(), "none for a session")
+		if c.want == 431 && a.err != nil {
+			told = told || strings.Contains(a.err.Error(), "before it has said who it is")
+		}
+		if a.err == nil || (c.want != 200) != told {
 			t.Errorf("%s %.60s: %v", c.method, c.target, a.err)
 		}
 		if ctx.Err() != nil {
@@ -427,6 +431,16 @@ func TestMaliciousDialer(t *testing.T) {
 			}
 			str.Write(append(prefix(0), "GET / HTTP/1.1\r\n\r\n"...))
 		}, "noise"},
+		{"sends much and not who it is", func(t *testing.T, c client) {
+			c.ask(t, "CONNECT", protocol, goodTarget, nil)
+			for _, data := range [][]byte{{0, 32, 1}, make([]byte, maxUnproved/2), make([]byte, maxUnproved)} {
+				str, err := c.OpenStream()
+				if err != nil {
+					t.Error(err)
+				}
+				str.Write(append(prefix(0), data...))
+			}
+		}, "before it has said who it is"},
 		{"ends the stream in the middle", func(t *testing.T, c client) {
 			c.ask(t, "CONNECT", protocol, goodTarget, nil)
 			str, err := c.OpenStream()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
+	"time"
 
 	quicgo "github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -18,6 +19,15 @@ import (
 // maxRequests is how many requests a connection may make until it has a
 // session. Whoever looks around first gets the answer that there is nothing.
 const maxRequests = 5
+
+// A client that has not proved who it is may send as much as others, and what it
+// sends is kept: QUIC has one window for all of a listener's connections, some MiB.
+// So it is looked every unprovedInterval whether more has come than a request and
+// a handshake take, with room for headers and for packets that came twice.
+const (
+	maxUnproved      = 64 << 10
+	unprovedInterval = 20 * time.Millisecond
+)
 
 // Listen opens addr, which says nothing of certificates: Addr of the listener
 // does. Addr changes every 13 days and 22 hours.
@@ -85,6 +95,20 @@ func (i *incoming) Close() error {
 
 func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (host.TransportConn, error) {
 	progress(host.StageOpened)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		tick := time.NewTicker(unprovedInterval)
+		defer tick.Stop()
+		for i.conn.ConnectionStats().BytesReceived <= maxUnproved {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+		cancel(fmt.Errorf("the client has sent more than %d bytes before it has said who it is", maxUnproved))
+	}()
 	stop := context.AfterFunc(ctx, func() { hangUp(i.conn, http3.ErrCodeRequestRejected) })
 	tc, err := i.transport.admit(ctx, i.conn, progress)
 	if !stop() {
