@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,6 +108,8 @@ type end struct {
 	streams chan host.MuxedStream // that the remote opened
 	served  chan struct{}         // closed when Serve has returned
 	err     error                 // what it returned
+
+	unechoed atomic.Pointer[error] // why the first echo failed, if one did
 }
 
 func serve(tc host.TransportConn) *end {
@@ -127,6 +130,9 @@ func serve(tc host.TransportConn) *end {
 // closes ends the connection with the test.
 func (e *end) closes(t testing.TB) *end {
 	t.Cleanup(func() {
+		if err := e.unechoed.Load(); err != nil && t.Failed() {
+			t.Logf("the first echo that failed: %v", *err)
+		}
 		e.Mux.CloseWithCode(0)
 		await(t, "the end of Serve", e.served)
 	})
@@ -172,6 +178,7 @@ func (e *end) echo() {
 			case s := <-e.streams:
 				go func() {
 					if _, err := io.Copy(plain{s}, plain{s}); err != nil {
+						e.unechoed.CompareAndSwap(nil, &err)
 						s.Reset(0)
 						return
 					}
