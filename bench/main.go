@@ -31,7 +31,7 @@ func main() {
 }
 
 func mainErr() error {
-	rows := flag.String("rows", "all", "what to measure, separated by commas: "+strings.Join(rowNames(), ", "))
+	rows := flag.String("rows", "all", "what to measure, separated by commas, or single experiments: "+strings.Join(rowNames(), ", "))
 	brief := flag.Bool("quick", false, "one pair, short windows, small numbers: to see that it works")
 	pairs := flag.Int("pairs", 0, "how many pairs; 0: 5")
 	window := flag.Duration("window", 0, "how long a load runs; 0: 3s")
@@ -123,13 +123,14 @@ func rowNames() (names []string) {
 	return names
 }
 
-// choose gives the experiments of the rows named, with the one implementation if
+// choose gives the experiments named, and those of the rows named, with the one implementation if
 // only is not "".
 func choose(rows, only string) (selected []experiment, err error) {
 	names := strings.Split(rows, ",")
 	for _, name := range names {
-		if name != "all" && !slices.Contains(rowNames(), name) {
-			return nil, fmt.Errorf("-rows: there is no %q: choose of %s, or all", name, strings.Join(rowNames(), ", "))
+		known := func(e experiment) bool { return name == e.row || name == e.name }
+		if name != "all" && !slices.ContainsFunc(experiments(), known) {
+			return nil, fmt.Errorf("-rows: there is no %q: choose of %s, of the experiments in them, or all", name, strings.Join(rowNames(), ", "))
 		}
 	}
 	for _, e := range experiments() {
@@ -139,7 +140,7 @@ func choose(rows, only string) (selected []experiment, err error) {
 			}
 			e.impls = []string{only}
 		}
-		if names[0] == "all" || slices.Contains(names, e.row) {
+		if names[0] == "all" || slices.Contains(names, e.row) || slices.Contains(names, e.name) {
 			selected = append(selected, e)
 		}
 	}
