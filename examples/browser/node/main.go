@@ -1,7 +1,7 @@
 //go:build js && wasm
 
 // The command node is a Kith peer for a page in a browser. It is put together from the parts that it needs, so that its file is
-// small: what kith.Start has more, a browser does not let it use. It dials over WebSocket and gives the page an object
+// small; kith.Start works in a browser too, and needs 0.6 MB more. It dials over WebSocket and gives the page an object
 //
 //	kith.id                 its peer ID
 //	await kith.connect(a)   dials an address, a text that ends in /p2p/…; resolves to {peer, addr, agent, millis}
