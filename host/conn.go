@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ type Conn struct {
 	datagrams Datagrams // nil: none
 
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
+	endsEarly atomic.Bool                  // the remote takes the end of a stream that comes with the proposal
 	inbound   *atomic.Int32                // streams that the peer opened and that are served, on all its connections
 	refusals  refusals
 	done      chan struct{}
@@ -280,4 +282,13 @@ func (c *Conn) setProtocols(protos []ProtocolID) {
 	slices.Sort(sorted)
 	sorted = slices.Compact(sorted)
 	c.protocols.Store(&sorted)
+}
+
+// earlyEnders are implementations, by what they call themselves, that are known to
+// take the end of a stream together with the proposal of its protocol. js-libp2p
+// resets such streams, and programs choose their own names: so who is not known waits.
+var earlyEnders = []string{"kith", "go-libp2p", "kubo", "rust-libp2p"}
+
+func endsEarly(agent string) bool {
+	return slices.ContainsFunc(earlyEnders, func(name string) bool { return strings.Contains(agent, name) })
 }

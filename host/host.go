@@ -520,6 +520,7 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 	info.Addrs = dialable(peer.AddrInfo{ID: c.remote, Addrs: info.Addrs})
 	for _, c := range h.ConnsTo(c.remote) { // they are the peer's, not the connection's
 		c.setProtocols(info.Protocols)
+		c.endsEarly.Store(endsEarly(info.AgentVersion))
 	}
 	h.book.identified(info)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})

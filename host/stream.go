@@ -301,7 +301,7 @@ func (s *Stream) Close() error {
 		return fromMux(s.mux.Close())
 	}
 	err := s.flush(g)
-	if err != nil || s.dir == DirInbound {
+	if err != nil || s.dir == DirInbound || s.conn.endsEarly.Load() {
 		return errors.Join(err, fromMux(s.mux.Close()))
 	}
 	// See CloseWrite; here nobody waits for it.
@@ -312,7 +312,8 @@ func (s *Stream) Close() error {
 }
 
 // CloseWrite ends our direction: the remote reads io.EOF after what was written.
-// If the remote has not yet agreed to the protocol, CloseWrite waits for that, at
+// If the remote has not yet agreed to the protocol, and has not said by identify
+// that it is of an implementation that can do without, CloseWrite waits for that, at
 // most ten seconds: js-libp2p fails when the end of a stream comes together with
 // the proposal.
 func (s *Stream) CloseWrite() error {
@@ -323,7 +324,7 @@ func (s *Stream) CloseWrite() error {
 	if err := s.flush(g); err != nil {
 		return s.refusal(err)
 	}
-	if s.dir == DirInbound {
+	if s.dir == DirInbound || s.conn.endsEarly.Load() {
 		return fromMux(s.mux.CloseWrite())
 	}
 	return s.finish(g, s.mux.CloseWrite)
