@@ -223,16 +223,25 @@ func testExample(t *testing.T, browser *chromium.Browser) {
 			server.terminate(t)
 		})
 	}
-	t.Run("nobody-there", func(t *testing.T) {
-		const nobody = "/ip4/127.0.0.1/tcp/1/ws/p2p/12D3KooWASf5dzsRVtjydi2D598E1hrY33DCFpsRyEp9TmZigJY3"
-		got, err := chromium.Call[meeting](ctx, page, "meet", nobody, 1)
+	const stranger = "/p2p/12D3KooWASf5dzsRVtjydi2D598E1hrY33DCFpsRyEp9TmZigJY3" // nobody has its key any more
+	fails := func(t *testing.T, addr string, want ...string) {
+		t.Helper()
+		got, err := chromium.Call[meeting](ctx, page, "meet", addr, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(got.Error, "cannot be reached") {
-			t.Errorf("%+v", got)
+		if !slices.ContainsFunc(want, func(text string) bool { return strings.Contains(got.Error, text) }) {
+			t.Errorf("%+v, want an error with one of %q", got, want)
 		}
+	}
+	t.Run("wrong-peer", func(t *testing.T) {
+		server := kithPeer.run(t, "listen", "--listen=/ip4/127.0.0.1/tcp/0/ws")
+		addr := withoutPeer(await[peercmd.Listening](t, server).Addrs[0])
+		fails(t, addr+stranger, kithPeer.mismatch...)
+		server.terminate(t)
 	})
+	t.Run("nobody-there", func(t *testing.T) { fails(t, "/ip4/127.0.0.1/tcp/1/ws"+stranger, "cannot be reached") })
+	t.Run("no-address", func(t *testing.T) { fails(t, "example.org", "multiaddr") })
 	example.terminate(t)
 }
 
