@@ -150,7 +150,7 @@ func TestPeerLeaves(t *testing.T) {
 		st := mustOpen(t, p.session)
 		wrote := make(chan error)
 		go func() {
-			_, err := st.Write([]byte("x"))
+			_, err := st.Write(make([]byte, laterMax+1)) // less would not wait
 			wrote <- err
 		}()
 		synctest.Wait()
@@ -426,7 +426,7 @@ func TestWriteFailure(t *testing.T) {
 		p.link.in.set(func() { p.link.in.broken = true })
 		start := time.Now()
 		var end *SessionError
-		if _, err := st.Write([]byte("x")); !errors.As(err, &end) {
+		if _, err := st.Write(make([]byte, laterMax+1)); !errors.As(err, &end) {
 			t.Errorf("Write = %v", err)
 		}
 		p.expectError(CodeNormal, false, "write: ")

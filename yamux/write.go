@@ -1,7 +1,7 @@
 package yamux
 
 // Write queues p for the peer and returns when all of it is written to the
-// connection or, while others write there, in the session's queue. It waits
+// connection or, if it is little or others write there, in the session's queue. It waits
 // while the peer grants no credit or the queue is full, at most until the
 // write deadline. When it returns an error, n bytes may or may not arrive.
 func (st *Stream) Write(p []byte) (n int, err error) {
@@ -82,7 +82,10 @@ func (st *Stream) writeSome(p []byte) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if role {
+	switch {
+	case role && n <= laterMax:
+		go s.flush(allRounds)
+	case role:
 		st.flushAndUnlock(true)
 		st.mu.Lock()
 		if st.writeErr != nil && st.writeErr != errWriteClosed {
