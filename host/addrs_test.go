@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -15,16 +16,21 @@ import (
 func TestAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		name := multiaddr.MustParse("/dns/kith.example/tcp/1")
-		var more []multiaddr.Addr
+		var more atomic.Pointer[multiaddr.Addr]
 		h := testkit.Host(t, new(memory.Network), host.Config{Announce: func(listening []multiaddr.Addr) []multiaddr.Addr {
-			return slices.Concat([]multiaddr.Addr{name}, listening, more)
+			addrs := append([]multiaddr.Addr{name}, listening...)
+			if a := more.Load(); a != nil {
+				addrs = append(addrs, *a)
+			}
+			return addrs
 		}})
 		if got := h.Addrs(); len(got) != 2 || got[0] != name {
 			t.Fatalf("announced: %v", got)
 		}
 		events := h.Subscribe(4)
 		defer events.Close()
-		more = []multiaddr.Addr{multiaddr.MustParse("/dns/kith.example/tcp/2")}
+		another := multiaddr.MustParse("/dns/kith.example/tcp/2")
+		more.Store(&another)
 		event := <-events.Events()
 		if changed, ok := event.(host.AddrsChanged); !ok || !slices.Equal(changed.Addrs, h.Addrs()) || len(changed.Addrs) != 3 {
 			t.Errorf("got %+v", event)

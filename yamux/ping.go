@@ -47,7 +47,7 @@ func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 		return s.ping.last, nil
 	}
 	if s.err == nil && s.sendPing(now) {
-		go s.flush(allRounds)
+		go s.flushAll()
 	}
 	answer := s.ping.answer
 	s.mu.Unlock()

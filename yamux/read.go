@@ -10,7 +10,7 @@ func (st *Stream) Read(p []byte) (n int, err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if n, err = st.read(p); n > 0 && st.returnCredit() {
-		go st.session.flush(allRounds) // a reader does not wait for a peer to read
+		go st.session.flushAll() // a reader does not wait for a peer to read
 	}
 	return n, err
 }
@@ -32,7 +32,7 @@ func (st *Stream) read(p []byte) (int, error) {
 		case st.id == 0:
 			// The peer must know the stream before it can say something.
 			if st.session.post(st, typeWindowUpdate, 0, 0) {
-				go st.session.flush(allRounds)
+				go st.session.flushAll()
 			}
 			if st.id == 0 {
 				return 0, st.session.Err()
@@ -61,7 +61,7 @@ func (st *Stream) receive(p []byte, fin bool) {
 	switch {
 	case st.readErr != nil:
 		if st.returnCredit() {
-			go st.session.flush(allRounds)
+			go st.session.flushAll()
 		}
 	case !st.deliver(p):
 		st.session.refuse(st)

@@ -279,7 +279,7 @@ func (s *Session) sendReplies() *SessionError {
 		return violation("it causes answers and does not read them")
 	}
 	if s.takeRole() {
-		go s.flush(allRounds)
+		go s.flushAll()
 	}
 	return nil
 }

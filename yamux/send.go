@@ -100,7 +100,7 @@ func (s *Session) flush(rounds int) {
 			return
 		case rounds == 0:
 			s.mu.Unlock()
-			go s.flush(allRounds)
+			go s.flushAll()
 			return
 		}
 		b := s.out.next()

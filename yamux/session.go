@@ -20,6 +20,8 @@ type Session struct {
 	closed chan struct{} // closed when the connection is, too, and nobody writes
 	opens  chan struct{} // a token for each own stream that is unacknowledged
 
+	flushAll func() // flush(allRounds): made once, since go allocates what it makes a closure of
+
 	// owned by the read loop
 	in     frameReader
 	accept func(*Stream)
@@ -64,6 +66,7 @@ func New(c Conn, client bool, cfg Config) *Session {
 		s.nextID = 1
 	}
 	s.out.burst = maxPayload
+	s.flushAll = func() { s.flush(allRounds) }
 	return s
 }
 

@@ -93,7 +93,7 @@ func (st *Stream) CloseRead() error {
 	defer st.mu.Unlock()
 	st.closeRead()
 	if st.returnCredit() {
-		go st.session.flush(allRounds)
+		go st.session.flushAll()
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (st *Stream) Reset(code uint32) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if !st.gone && st.id != 0 && st.session.post(st, typeWindowUpdate, flagRST, code) {
-		go st.session.flush(allRounds)
+		go st.session.flushAll()
 	}
 	if st.readErr == io.EOF {
 		st.readErr = nil // nobody wants the rest
@@ -206,7 +206,7 @@ func (st *Stream) flushAndUnlock(role bool) {
 	case inline:
 		st.session.flush(inlineRounds)
 	default:
-		go st.session.flush(allRounds)
+		go st.session.flushAll()
 	}
 }
 

@@ -84,7 +84,7 @@ func (st *Stream) writeSome(p []byte) (n int, err error) {
 	}
 	switch {
 	case role && n <= laterMax:
-		go s.flush(allRounds)
+		go s.flushAll()
 	case role:
 		st.flushAndUnlock(true)
 		st.mu.Lock()
