@@ -431,6 +431,31 @@ func TestClosedInOrder(t *testing.T) {
 	})
 }
 
+// TestClosedMeanwhile has a stream closed between the look-up of a frame's stream and
+// the frame: what comes with it counts. Otherwise the peer would be out of credit
+// before it is told that nobody reads, and its writer would wait for ever.
+func TestClosedMeanwhile(t *testing.T) {
+	near, far := newLink(plenty, 0)
+	defer far.Close()
+	s := New(near, false, Config{})
+	defer s.Close()
+	s.accept = func(*Stream) {}
+	if err := s.handle(header{typ: typeWindowUpdate, flags: flagSYN, id: 1}); err != nil {
+		t.Fatal(err)
+	}
+	st := s.in.opened
+	st.Close()
+	if err := st.handleData(header{typ: typeData, id: 1, length: 1000}); err != nil || s.in.to != nil {
+		t.Fatalf("data for a stream that was closed: %v, for %v", err, s.in.to)
+	}
+	if err := s.handle(header{typ: typeData, id: 1, length: initialWindow - 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.lingering); n != 0 {
+		t.Errorf("%d streams linger whose peer has no credit left", n)
+	}
+}
+
 // TestRepliesNotRead has a peer that causes answers, slowly, and never reads.
 func TestRepliesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

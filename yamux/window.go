@@ -20,6 +20,10 @@ const (
 func (st *Stream) handleData(h header) *SessionError {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if st.gone { // closed since it was looked up
+		st.session.handleStray(h)
+		return nil
+	}
 	in := &st.session.in
 	switch {
 	case h.length > 0 && st.eof:
@@ -44,6 +48,10 @@ func (st *Stream) handleData(h header) *SessionError {
 func (st *Stream) handleWindowUpdate(h header) *SessionError {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if st.gone {
+		st.session.handleStray(h)
+		return nil
+	}
 	if h.length > maxCredit-st.sendCredit {
 		return violation(fmt.Sprintf("credit of %d bytes on stream %d, over 2^32-1 in all", h.length, h.id))
 	}
