@@ -172,6 +172,7 @@ func testSequentialStreams(t *testing.T, c Case) {
 func testStreamsAtOnce(t *testing.T, c Case) {
 	near, far := c.connect(t)
 	far.echo()
+	check(t, near.roundTrip(t.Context(), "served?")) // until then few streams may be taken
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	streams := make([]host.MuxedStream, c.Streams)
@@ -215,6 +216,7 @@ func testStreamsAtOnce(t *testing.T, c Case) {
 // More streams than the remote takes wait or are refused; the connection lives on.
 func testTooManyStreams(t *testing.T, c Case) {
 	near, far := c.connect(t)
+	first, other := near.open(t, far) // until it is served, few streams may be taken
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	var open []host.MuxedStream
@@ -238,7 +240,7 @@ func testTooManyStreams(t *testing.T, c Case) {
 		t.Errorf("only %d streams were opened", len(open))
 	}
 	t.Logf("%d streams", len(open))
-	for _, s := range open {
+	for _, s := range append(open, first, other) {
 		s.Close() // no reset: many of those are an attack
 	}
 	until(t, "the remote counts no streams", func() bool {
