@@ -72,6 +72,8 @@ func experiments() []experiment {
 			run: measured(worker.Load{Kind: worker.Bulk, Node: quic}, overUDP(bulkFigures))},
 		{name: "quic-streams-64", row: "quic", about: "64 at once on one connection: a stream opened, 1 byte there and back, both ends closed",
 			run: measured(worker.Load{Kind: worker.Streams, Node: quic, Parallel: 64}, overUDP(streamFigures))},
+		{name: "limit-quic-streams-64", row: "quic", impls: []string{limits},
+			run: measured(worker.Load{Kind: worker.Streams, Node: quic, Parallel: 64}, overUDP(streamFigures))},
 		{name: "quic-rtt", row: "quic", about: "a new process connects over a link of 100 ms a round trip",
 			run: measured(worker.Load{Kind: worker.First, Node: quic}, rttFigures)},
 		{name: "quic-memory-conn", row: "quic", once: true, about: "idle connections that a node has accepted, from as many nodes of Kith in another process",

@@ -181,6 +181,8 @@ var limitColumns = []struct{ label, experiment, impl string }{
 	{"Kith, Noise", "noise-up", kith},
 	{"raw QUIC", "limit-quic", limits},
 	{"Kith, QUIC", "quic-up", kith},
+	{"raw QUIC, streams", "limit-quic-streams-64", limits},
+	{"Kith, QUIC, streams", "quic-streams-64", kith},
 }
 
 // limitTable shows how far from the limits of the machine Kith is, in the figures of

@@ -4,16 +4,18 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync"
 
 	"github.com/quic-go/quic-go"
 
 	"github.com/kith-p2p/kith/bench/internal/worker"
 )
 
-// quicConfig has the windows of go-libp2p, which Kith has as well.
-var quicConfig = &quic.Config{MaxStreamReceiveWindow: 10 << 20, MaxConnectionReceiveWindow: 15 << 20}
+// quicConfig has the windows and the streams of go-libp2p; Kith has the same windows.
+var quicConfig = &quic.Config{MaxStreamReceiveWindow: 10 << 20, MaxConnectionReceiveWindow: 15 << 20, MaxIncomingStreams: 256}
 
-// A quicNode is quic-go on an ordinary UDP socket of the standard library.
+// A quicNode is quic-go on an ordinary UDP socket of the standard library. Nothing is
+// negotiated on a stream: all streams of a connection are for what the client has named in its handshake.
 type quicNode struct {
 	tls      *tls.Config
 	tr       *quic.Transport
@@ -31,9 +33,7 @@ func newQUICNode(cfg worker.NodeConfig) (worker.Node, error) {
 		return nil, err
 	}
 	n := &quicNode{
-		tls: &tls.Config{
-			Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"bench"},
-		},
+		tls:      &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13},
 		tr:       &quic.Transport{Conn: socket},
 		addr:     socket.LocalAddr().String(),
 		handlers: make(map[string]func(worker.Stream) error),
@@ -50,7 +50,10 @@ func newQUICNode(cfg worker.NodeConfig) (worker.Node, error) {
 
 func (n *quicNode) Addr() string { return n.addr }
 
-func (n *quicNode) Handle(proto string, serve func(worker.Stream) error) { n.handlers[proto] = serve }
+func (n *quicNode) Handle(proto string, serve func(worker.Stream) error) {
+	n.handlers[proto] = serve
+	n.tls.NextProtos = append(n.tls.NextProtos, proto)
+}
 
 func (n *quicNode) serve(ln *quic.Listener) {
 	for {
@@ -59,33 +62,48 @@ func (n *quicNode) serve(ln *quic.Listener) {
 			return
 		}
 		go func() {
+			serve := n.handlers[c.ConnectionState().TLS.NegotiatedProtocol]
 			for {
 				s, err := c.AcceptStream(context.Background())
 				if err != nil {
 					return
 				}
-				n.handlers["/perf/1.0.0"](quicStream{s})
-				s.Close()
+				go func() {
+					serve(quicStream{s})
+					s.Close()
+				}()
 			}
 		}()
 	}
 }
 
-func (n *quicNode) Connect(ctx context.Context, addr string) (worker.Conn, error) {
+// Connect does nothing yet: what the connection is for is not known.
+func (n *quicNode) Connect(_ context.Context, addr string) (worker.Conn, error) {
 	to, err := net.ResolveUDPAddr("udp4", addr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := n.tr.Dial(ctx, to, n.tls, quicConfig)
-	if err != nil {
-		return nil, err
-	}
-	return quicConn{c}, nil
+	return &quicConn{node: n, to: to}, nil
 }
 
-type quicConn struct{ conn *quic.Conn }
+type quicConn struct {
+	node *quicNode
+	to   *net.UDPAddr
 
-func (c quicConn) Open(ctx context.Context, _ string) (worker.Stream, error) {
+	dial sync.Once
+	conn *quic.Conn
+	err  error // of the dial
+}
+
+func (c *quicConn) Open(ctx context.Context, proto string) (worker.Stream, error) {
+	c.dial.Do(func() {
+		conf := c.node.tls.Clone()
+		conf.NextProtos = []string{proto}
+		c.conn, c.err = c.node.tr.Dial(ctx, c.to, conf, quicConfig)
+	})
+	if c.err != nil {
+		return nil, c.err
+	}
 	s, err := c.conn.OpenStreamSync(ctx)
 	if err != nil {
 		return nil, err
@@ -93,9 +111,9 @@ func (c quicConn) Open(ctx context.Context, _ string) (worker.Stream, error) {
 	return quicStream{s}, nil
 }
 
-func (c quicConn) Identified(context.Context) error { return nil }
+func (c *quicConn) Identified(context.Context) error { return nil }
 
-func (c quicConn) Close() error { return c.conn.CloseWithError(0, "") }
+func (c *quicConn) Close() error { return c.conn.CloseWithError(0, "") }
 
 type quicStream struct{ *quic.Stream }
 
