@@ -199,7 +199,8 @@ func (c *QUICConn) SetWriteDeadline(time.Time) error { return nil }
 // the way: the machine may have another address in a moment, and the connection
 // survives. One of a handshake fails, since there is nothing yet to survive.
 func (c *QUICConn) WriteMsgUDP(b, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
-	n, oobn, err = c.UDPConn.WriteMsgUDP(b, oob, addr)
+	to := addr.AddrPort() // with which the standard library allocates nothing
+	n, oobn, err = c.UDPConn.WriteMsgUDPAddrPort(b, oob, netip.AddrPortFrom(to.Addr().Unmap(), to.Port()))
 	if err != nil && len(b) > 0 && b[0]&longHeader == 0 && noWay(err) {
 		return len(b), len(oob), nil
 	}
