@@ -75,7 +75,9 @@ async function start (options, isMdns) {
     }
     await sendMany(stream, Number(Buffer.from(header).readBigUInt64BE()), () => new Uint8Array(CHUNK))
   })
+  const found = isMdns ? watchDiscoveries(node, options.expect) : undefined
   await node.start()
+  node.discovered = found
   emit('listening', { peer: node.peerId.toString(), addrs: node.getMultiaddrs().map(String) })
   return node
 }
@@ -269,20 +271,26 @@ async function echo (connection, size) {
   }
 }
 
-async function discover (node, options) {
+// watchDiscoveries resolves with the expected number of peers. It listens before the node starts: a peer that is found meanwhile
+// is told once.
+function watchDiscoveries (node, expect) {
   const seen = new Set()
-  await new Promise(resolve => {
+  return new Promise(resolve => {
     node.addEventListener('peer:discovery', ({ detail }) => {
       const peer = detail.id.toString()
       if (!seen.has(peer)) {
         seen.add(peer)
         emit('discovered', { peer, addrs: detail.multiaddrs.map(String) })
       }
-      if (seen.size >= options.expect) {
+      if (seen.size >= expect) {
         resolve()
       }
     })
   })
+}
+
+async function discover (node, options) {
+  await node.discovered
   await new Promise(resolve => { setTimeout(resolve, options.linger * 1000) })
 }
 
