@@ -2,26 +2,44 @@ package webrtc
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/dtls/v3"
+	"github.com/pion/sctp"
 
 	"github.com/kith-p2p/kith/host"
 )
 
+// Sizes of SCTP.
+const (
+	// packetSize is how long our SCTP packets are at most, in bytes: with DTLS, UDP
+	// and IPv6 less than 1280, which every path carries; and divisible by 4.
+	packetSize = 1188
+
+	// fragmentSize is how much of a message one packet holds, in bytes, with the
+	// longer header that interleaving has.
+	fragmentSize = packetSize - 12 - 20
+
+	// receiveWindow is how much a remote may send that was not taken from SCTP, in bytes.
+	receiveWindow = 1 << 20
+
+	// maxUnread is how much of all streams is kept that nobody has read, in bytes.
+	// What comes beyond it stays in the receive window.
+	maxUnread = 4 << 20
+)
+
 // Bounds of a connection.
 const (
-	// maxStreams is how many data channels exist at once, each way. The host's
-	// own limits are lower; a channel that neither side uses any more takes 600 bytes
-	// until the remote has agreed to its end.
-	maxStreams = 8192
+	// maxStreams is how many data channels exist at once, each way. The host's own
+	// limits are lower; each has a goroutine, 10 KiB in all.
+	maxStreams = 2048
 
 	// maxEarly is how many streams wait for the end of the Noise handshake and for
 	// Serve. js-libp2p takes 10.
@@ -35,30 +53,29 @@ const (
 // How long things last.
 const (
 	// defaultTimeout is how long nothing comes before the remote is thought gone.
-	// In a third of it, we ask whether it is there.
 	defaultTimeout = 30 * time.Second
 
-	// consentInterval is how often a dialer sends a connectivity check: listeners
-	// that are no ICE lite agents give up without. go-libp2p's do after 20 s.
+	// consentInterval is how often a dialer sends a connectivity check: by them and
+	// their answers both sides know that the other is there. go-libp2p's listeners
+	// wait 20 s for one.
 	consentInterval = 5 * time.Second
 
 	// finAckWait is how long a stream that was closed waits for the remote's word
 	// that all has arrived. go-libp2p waits as long.
 	finAckWait = 10 * time.Second
 
-	// closeWait is how long CloseWithCode waits for what was written to streams
-	// that were closed.
+	// closeWait is how long CloseWithCode waits for the remote to acknowledge what
+	// was written, and closePoll how often it looks.
 	closeWait = 300 * time.Millisecond
-)
+	closePoll = time.Millisecond
 
-type connState uint8
+	// stallWait is how long a stream that nobody reads may stop the whole
+	// connection: the remote has one window for all of its streams.
+	stallWait = 10 * time.Second
 
-const (
-	stateHandshake connState = iota // DTLS
-	stateWaiting                    // for the remote's INIT (listener), or its INIT ACK (dialer)
-	stateEchoed                     // for COOKIE ACK
-	stateOpen
-	stateClosed
+	// idRest is how long the number of a stream that has ended is not used again:
+	// as long as a lost request to end it takes to come again, and more.
+	idRest = 3 * time.Second
 )
 
 // A CloseError tells that a connection has ended, by whom and with which code. It wraps net.ErrClosed.
@@ -87,375 +104,391 @@ func (e *CloseError) ErrorCode() uint32 { return e.Code }
 // IsRemote tells whether the remote closed.
 func (e *CloseError) IsRemote() bool { return e.Remote }
 
-// A conn is one connection. It has no goroutine: packets are handled where the
-// socket is read, and one timer does what is due. It implements host.MuxedConn.
+// A conn is one connection. It implements host.MuxedConn.
+//
+// The lock of a stream may be held when that of the connection is taken, and both
+// when pion is called, but not the other way round.
 type conn struct {
 	// fixed
-	socket   *socket
-	remote   netip.AddrPort
-	addr     *net.UDPAddr // the same
-	dialer   bool
-	timeout  time.Duration // after which a silent remote is gone
-	shaking  *handshakeConn
-	channel  *stream // of the Noise handshake
-	detach   func()  // takes the connection off its listener, or closes the dialer's socket; set before packets come
-	check    *check  // nil for a listener
-	stun     func(p []byte)
-	local    initChunk // what we say in INIT or INIT ACK
-	done     chan struct{}
-	progress chan struct{} // signalled when the handshake has come further
+	link    *link
+	dialer  bool
+	timeout time.Duration // after which a silent remote is gone
+	check   *check        // nil for a listener
+	stun    func(p []byte)
+	detach  func() // takes the connection off its listener, or closes the dialer's socket; set before packets come
+	done    chan struct{}
+	gone    chan struct{} // closed when nothing runs any more
+
+	lastHeard atomic.Int64 // Unix time in ns
+	offered   atomic.Int64 // the window that we have told the remote last
+	window    atomic.Int64 // the one that it has told us
+	fullest   int64        // the first of those; set in the handshake
+
+	assoc *sctp.Association // set in the handshake
 
 	mu sync.Mutex // guards all that follows
 
-	state     connState
-	err       error // why the connection is closed
-	layer     *recordLayer
-	keeper    *dtls.Conn // repeats the last flight
-	early     [][]byte   // records that came before the keys
-	accept    func(host.MuxedStream)
-	waiting   []*stream // that accept has yet to be called for
-	accepting []*stream // that accept is called for when the lock is given back
-	timer     *time.Timer
-	timerAt   time.Time
-	lastHeard time.Time
-	lastCheck time.Time
-	lastBeat  time.Time
-	startedAt time.Time // of the SCTP handshake's last message
-	cookie    []byte    // the remote's, until it is acknowledged
-
+	err        error // why the connection is closed; never changes again
+	dtls       *dtls.Conn
+	code       uint32 // with which the remote has closed
+	accept     func(host.MuxedStream)
+	waiting    []*stream // that accept has yet to be called for
+	timer      *time.Timer
+	lastCheck  time.Time
 	streams    map[uint16]*stream
+	handshakes *stream // on channel 0
+	theirs     int     // channels of the remote's that are not at their end
 	nextID     uint16
 	ids        uint16 // those of channels are below this: 1024 with js-libp2p, else 65535
 	numOurs    int    // channels that we opened
+	resting    []restingID
+	restingIDs map[uint16]struct{}
 	unanswered int
-	opened     sync.Cond // unanswered or numOurs has become less
-	closing    []*stream // whose FIN waits for its answer, oldest first
-	kith       bool      // the remote gives a window for each stream
-	announced  bool      // we have given one
-	windows    int       // the sum of those given beyond the first, in bytes
+	opened     sync.Cond // unanswered or numOurs has become less, or an ID has rested
 
-	send    sender
-	receive receiver
+	unread  int       // bytes of all streams
+	room    sync.Cond // unread has become less
+	blocked map[*stream]struct{}
+	probeAt time.Time
+	probing time.Duration
 }
 
-func newConn(s *socket, remote netip.AddrPort, dialer bool, timeout time.Duration) *conn {
+type restingID struct {
+	id    uint16
+	until time.Time
+}
+
+func newConn(k *link, dialer bool, timeout time.Duration) *conn {
 	c := &conn{
-		socket: s, remote: remote, addr: net.UDPAddrFromAddrPort(remote), dialer: dialer, timeout: timeout,
-		done: make(chan struct{}), progress: make(chan struct{}, 1),
-		streams: make(map[uint16]*stream), nextID: 1, lastHeard: time.Now(),
+		link: k, dialer: dialer, timeout: timeout, done: make(chan struct{}), gone: make(chan struct{}),
+		streams: make(map[uint16]*stream), restingIDs: make(map[uint16]struct{}), blocked: make(map[*stream]struct{}),
+		nextID: 1, ids: 65535,
 	}
 	if dialer {
 		c.nextID = 2 // 0 is the channel of the handshake
 	}
-	var random [40]byte
-	rand.Read(random[:])
-	c.local = initChunk{
-		tag: binary.BigEndian.Uint32(random[:]) | 1, window: maxUnread, tsn: binary.BigEndian.Uint32(random[4:]),
-	}
-	c.opened.L, c.send.idle.L = &c.mu, &c.mu
-	c.send.init(c.local.tsn)
-	c.receive.init()
-	c.channel = newStream(c, handshakeID)
-	c.streams[handshakeID] = c.channel
-	c.shaking = newHandshakeConn(func(p []byte) { s.send(p, len(p), c.addr) }, s.conn.LocalAddr(), c.addr)
+	c.opened.L, c.room.L = &c.mu, &c.mu
+	c.heard()
+	c.offered.Store(receiveWindow)
 	return c
 }
 
-// secure runs the handshake of DTLS and waits for that of SCTP.
+func (c *conn) heard() { c.lastHeard.Store(time.Now().UnixNano()) }
+
+// packets handles what the socket has read from the remote. It tells whether it has kept b.
+func (c *conn) packets(b *block, n, size int) (kept bool) {
+	for p := b[:n]; len(p) > 0; p = p[min(size, len(p)):] {
+		if q := p[:min(size, len(p))]; isSTUN(q) {
+			c.stun(q)
+		}
+	}
+	return c.link.deliver(b, n, size)
+}
+
+// secure runs the handshakes of DTLS and SCTP.
 func (c *conn) secure(ctx context.Context, cert certificate, srtp bool, verify func(der []byte) error) (remoteHash string, err error) {
-	keeper, layer, der, err := shake(ctx, c.shaking, cert.tls, c.dialer, srtp, verify)
+	der, err := c.handshake(ctx, cert.tls, srtp, verify)
 	if err != nil {
-		c.fail(err)
 		return "", err
 	}
-	c.mu.Lock()
-	if c.state == stateClosed {
-		c.mu.Unlock()
-		c.dropKeeper(keeper)
+	stop := context.AfterFunc(ctx, func() {
+		c.fail(fmt.Errorf("webrtc: SCTP handshake: %w", context.Cause(ctx)))
+	})
+	defer stop()
+	config := sctp.Config{
+		NetConn: &records{c.dtls, c}, LoggerFactory: quiet, Name: "kith", EnableZeroChecksum: true, MTU: packetSize,
+		MaxReceiveBufferSize: receiveWindow,
+	}
+	var assoc *sctp.Association
+	if c.dialer {
+		assoc, err = sctp.ClientWithOptions(config)
+	} else {
+		assoc, err = sctp.ServerWithOptions(config)
+	}
+	if err != nil {
+		c.fail(fmt.Errorf("webrtc: SCTP handshake: %w", err))
+		<-c.gone
 		return "", c.err
 	}
-	c.state, c.layer = stateWaiting, layer
-	c.timer = time.AfterFunc(time.Hour, c.tick)
-	if c.dialer {
-		c.sendInit(time.Now())
-	} else {
-		c.keeper = keeper
-	}
-	early := c.early
-	c.early = nil
-	for _, p := range early {
-		c.handleRecords(p)
-	}
-	dropped := c.finish()
-	c.mu.Unlock()
-	if c.dialer {
-		c.dropKeeper(keeper)
-	}
-	c.dropKeeper(dropped)
-	for {
-		c.mu.Lock()
-		state, err := c.state, c.err
-		c.mu.Unlock()
-		switch {
-		case state == stateClosed:
-			return "", err
-		case state == stateOpen:
-			return certHash(der), nil
-		}
-		select {
-		case <-c.progress:
-		case <-c.done:
-		case <-ctx.Done():
-			err := fmt.Errorf("webrtc: SCTP handshake: %w", context.Cause(ctx))
-			c.fail(err)
-			return "", err
-		}
-	}
-}
-
-// dropKeeper ends pion's part. It must not send anything: its alert would end the connection.
-func (c *conn) dropKeeper(k *dtls.Conn) {
-	if k != nil {
-		c.shaking.Close()
-		k.Close()
-	}
-}
-
-// packets handles what the socket has read from the remote: packets of size
-// bytes, the last of which may be shorter. They are decrypted in place.
-func (c *conn) packets(b []byte, size int) {
 	c.mu.Lock()
-	for len(b) > 0 {
-		n := min(size, len(b))
-		c.handlePacket(b[:n:n])
-		b = b[n:]
-	}
-	keeper := c.finish()
-	accept, streams := c.takeAccepting()
+	c.assoc, c.fullest = assoc, c.window.Load()
+	s := newStream(c, handshakeID)
+	c.handshakes, c.streams[handshakeID] = s, s
+	closed := c.err
 	c.mu.Unlock()
-	c.dropKeeper(keeper)
-	for _, s := range streams {
-		accept(s)
+	if closed != nil {
+		assoc.Close()
+		return "", closed
 	}
+	if s.out, err = assoc.OpenStream(handshakeID, sctp.PayloadTypeWebRTCBinary); err == nil {
+		go s.receive()
+	}
+	go c.acceptStreams(assoc)
+	c.mu.Lock()
+	if c.err == nil {
+		c.lastCheck = time.Now()
+		c.timer = time.AfterFunc(c.interval(), c.tick)
+	}
+	c.mu.Unlock()
+	return certHash(der), nil
 }
 
-// takeAccepting takes the streams for which accept is to be called without the lock.
-func (c *conn) takeAccepting() (func(host.MuxedStream), []*stream) {
-	streams := c.accepting
-	c.accepting = nil
-	return c.accept, streams
+// records is the DTLS connection as SCTP sees it.
+type records struct {
+	*dtls.Conn
+	c *conn
 }
 
-func (c *conn) handlePacket(p []byte) {
-	switch {
-	case isSTUN(p):
-		c.stun(p)
-	case c.state == stateClosed || !isDTLS(p):
-	case p[0] == recordApplication || p[0] == recordAlert && p[4] == 1:
-		if c.layer != nil {
-			c.handleRecords(p)
-		} else if p[0] == recordApplication && len(c.early) < earlyRecords {
-			c.early = append(c.early, append([]byte(nil), p...))
-		} else if p[0] == recordAlert {
-			c.shaking.deliver(p)
+func (r *records) Read(p []byte) (int, error) {
+	for {
+		n, err := r.Conn.Read(p)
+		var timeout net.Error
+		switch {
+		case err == nil:
+			r.c.heard()
+			r.c.observe(p[:n])
+			return n, nil
+		case errors.Is(err, io.EOF): // SCTP says that of a stream that has ended
+			return 0, net.ErrClosed
+		case errors.Is(err, net.ErrClosed) || errors.As(err, &timeout) && timeout.Timeout() || r.c.link.isClosed():
+			return 0, err
 		}
-	case c.layer == nil || c.keeper != nil:
-		c.shaking.deliver(p)
+		// A record that makes no sense, for which SCTP must not end.
 	}
 }
 
-func (c *conn) handleRecords(p []byte) {
-	for len(p) > 0 && c.state != stateClosed {
-		kind, content, rest := c.layer.decrypt(p)
-		p = rest
-		if len(content) == 0 {
-			continue
-		}
-		c.lastHeard = time.Now()
-		switch kind {
-		case recordApplication:
-			c.handleSCTP(content)
-		case recordAlert:
-			if len(content) == 2 && (content[0] == 2 || content[1] == alertCloseNotify) {
-				c.shut(&CloseError{Remote: true})
-			}
-		}
+func (r *records) Write(p []byte) (int, error) {
+	if len(p) >= sctpSack && p[sctpHeader] == chunkSack {
+		r.c.offered.Store(int64(binary.BigEndian.Uint32(p[sctpHeader+8:])))
 	}
+	return r.Conn.Write(p)
 }
 
-// finish sends what the packets handled have made possible, or a timer. It
-// returns pion's part when it is of no more use.
-func (c *conn) finish() (keeper *dtls.Conn) {
-	if c.state != stateClosed && c.layer != nil {
-		now := time.Now()
-		c.flush(now)
-		c.arm(now)
-	}
-	if c.keeper != nil && (c.state == stateOpen || c.state == stateClosed) {
-		keeper, c.keeper = c.keeper, nil
-	}
-	return keeper
-}
+// What observe looks at. https://www.rfc-editor.org/rfc/rfc9260.html#section-3.3
+const (
+	sctpHeader = 12
+	sctpSack   = sctpHeader + 16
+	sctpInit   = sctpHeader + 20
 
-// arm sees to it that the timer fires when the next thing is due. That it fires
-// too early does no harm, and spares setting it again for each packet.
-func (c *conn) arm(now time.Time) {
-	if c.timer == nil {
+	chunkData    = 0
+	chunkInit    = 1
+	chunkInitAck = 2
+	chunkSack    = 3
+	chunkAbort   = 6
+	chunkIData   = 64
+
+	causeUserAbort = 12
+)
+
+// observe notes what pion does not tell of a packet: the window that the remote
+// gives, how many channels it knows, with which code it closes, and that there is a
+// reset behind data for which there is no room.
+func (c *conn) observe(p []byte) {
+	if len(p) <= sctpHeader+8 {
 		return
 	}
-	next := c.lastHeard.Add(c.timeout / 3)
-	if !c.lastBeat.Before(c.lastHeard) {
-		next = c.lastBeat.Add(c.timeout / 3)
-	}
-	earlier := func(t time.Time) {
-		if !t.IsZero() && t.Before(next) {
-			next = t
+	v := p[sctpHeader+4:] // the value of the first chunk
+	switch kind := p[sctpHeader]; {
+	case kind == chunkSack && len(p) >= sctpSack:
+		c.window.Store(int64(binary.BigEndian.Uint32(v[4:])))
+	case (kind == chunkInit || kind == chunkInitAck) && len(p) >= sctpInit && c.assocIsNew():
+		c.window.Store(int64(binary.BigEndian.Uint32(v[4:])))
+		c.mu.Lock()
+		c.ids = max(8, min(binary.BigEndian.Uint16(v[8:]), binary.BigEndian.Uint16(v[10:])))
+		c.mu.Unlock()
+	case kind == chunkData || kind == chunkIData:
+		for p = p[sctpHeader:]; len(p) > 4; {
+			n := int(binary.BigEndian.Uint16(p[2:]))
+			if n < 4 || n > len(p) {
+				break
+			}
+			c.look(p[:n])
+			p = p[min((n+3)&^3, len(p)):]
 		}
-	}
-	if c.dialer {
-		earlier(c.lastCheck.Add(consentInterval))
-	}
-	if c.state != stateOpen {
-		earlier(c.startedAt.Add(c.send.rto))
-	}
-	if len(c.closing) > 0 {
-		earlier(c.closing[0].finDeadline)
-	}
-	earlier(c.send.timeout)
-	earlier(c.send.resetTimeout)
-	earlier(c.receive.ackDeadline)
-	if c.timerAt.IsZero() || next.Before(c.timerAt) {
-		c.timerAt = next
-		c.timer.Reset(max(0, next.Sub(now)))
+	case kind == chunkAbort && len(v) >= 8 && binary.BigEndian.Uint32(v) == causeUserAbort<<16|8:
+		c.mu.Lock()
+		c.code = binary.BigEndian.Uint32(v[4:])
+		c.mu.Unlock()
 	}
 }
 
-// tick does what is due.
+// look lets the reader of a stream go on if a chunk tells that the stream is reset
+// or that nothing more is wanted, as it cannot overtake the data before it.
+func (c *conn) look(chunk []byte) {
+	header := 16
+	if chunk[0] == chunkIData {
+		header = 20
+	} else if chunk[0] != chunkData {
+		return
+	}
+	if len(chunk) < header+3 || len(chunk) > header+16 || chunk[1]&3 != 3 { // a message in one chunk
+		return
+	}
+	if m := chunk[header:]; int(m[0]) == len(m)-1 && m[1] == fieldFlag<<3 && (flag(m[2]) == flagReset || flag(m[2]) == flagStopSending) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if s := c.streams[binary.BigEndian.Uint16(chunk[8:])]; s != nil {
+			s.urgent = true
+			c.room.Broadcast()
+		}
+	}
+}
+
+func (c *conn) assocIsNew() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.assoc == nil
+}
+
+// acceptStreams takes the channels that the remote opens, until the association ends.
+func (c *conn) acceptStreams(assoc *sctp.Association) {
+	for {
+		out, err := assoc.AcceptStream()
+		if err != nil {
+			break
+		}
+		if out.StreamIdentifier() == handshakeID { // the remote was first to use it
+			continue
+		}
+		s := newStream(c, out.StreamIdentifier())
+		s.out, s.announced = out, true
+		c.mu.Lock()
+		c.theirs++
+		n := c.theirs
+		c.mu.Unlock()
+		if n > 2*maxStreams {
+			c.fail(errors.New("webrtc: the remote does not end the channels that were refused"))
+		}
+		go s.receive()
+	}
+	c.mu.Lock()
+	code := c.code
+	c.mu.Unlock()
+	c.end(&CloseError{Code: code, Remote: true}, noAbort)
+}
+
+// incoming gives out a stream that the remote has opened, unless there are too many.
+func (c *conn) incoming(s *stream) bool {
+	ours := s.id%2 == 1
+	if c.dialer {
+		ours = !ours
+	}
+	c.mu.Lock()
+	accept := c.accept
+	if ours || c.streams[s.id] != nil || c.err != nil || c.theirs > maxStreams || accept == nil && len(c.waiting) >= maxEarly {
+		c.mu.Unlock()
+		return false
+	}
+	c.streams[s.id] = s
+	if accept == nil {
+		c.waiting = append(c.waiting, s)
+	}
+	c.mu.Unlock()
+	if accept != nil {
+		accept(s)
+	}
+	return true
+}
+
+// interval is how often tick looks.
+func (c *conn) interval() time.Duration { return min(consentInterval, c.timeout/6) }
+
+// tick asks whether the listener is there, and ends the connection if it is not.
 func (c *conn) tick() {
 	c.mu.Lock()
-	if c.state == stateClosed {
+	if c.err != nil {
 		c.mu.Unlock()
 		return
 	}
 	now := time.Now()
-	c.timerAt = time.Time{}
-	switch {
-	case now.Sub(c.lastHeard) >= c.timeout:
-		c.shut(&CloseError{Remote: true, Reason: "nothing was heard of the remote for " + c.timeout.String()})
-		c.mu.Unlock()
-		return
-	case now.Sub(c.lastHeard) >= c.timeout/3 && now.Sub(c.lastBeat) >= c.timeout/3 && c.state == stateOpen:
-		c.lastBeat = now
-		c.send.controls = append(c.send.controls, appendChunk(nil, chunkHeartbeat, 0,
-			appendParam(nil, paramHeartbeat, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano())))))
-	}
-	if c.dialer && now.Sub(c.lastCheck) >= consentInterval {
+	silent := now.Sub(time.Unix(0, c.lastHeard.Load()))
+	check := c.dialer && now.Sub(c.lastCheck) >= c.interval()
+	if check {
 		c.lastCheck = now
+	}
+	c.timer.Reset(c.interval())
+	c.mu.Unlock()
+	if silent >= c.timeout {
+		c.end(&CloseError{Remote: true, Reason: "nothing was heard of the remote for " + c.timeout.String()}, 0)
+		return
+	}
+	if check {
 		c.sendCheck()
 	}
-	if c.state != stateOpen && now.Sub(c.startedAt) >= c.send.rto {
-		c.send.rto = min(2*c.send.rto, maxRTO)
-		switch {
-		case c.state == stateEchoed:
-			c.sendCookie(now)
-		case c.dialer:
-			c.sendInit(now)
-		default:
-			c.startedAt = now
-		}
-	}
-	for len(c.closing) > 0 && !now.Before(c.closing[0].finDeadline) {
-		s := c.closing[0]
-		c.closing[0] = nil
-		c.closing = c.closing[1:]
-		s.waited()
-	}
-	c.sendTimeouts(now)
-	keeper := c.finish()
-	c.mu.Unlock()
-	c.dropKeeper(keeper)
 }
 
-func (c *conn) sendInit(now time.Time) {
-	c.startedAt = now
-	c.sendNow(0, c.local.append(nil, chunkInit))
+func (c *conn) sendCheck() {
+	request := c.check.request()
+	c.link.socket.send(request, len(request), c.link.addr)
 }
 
-func (c *conn) sendCookie(now time.Time) {
-	c.startedAt = now
-	c.sendNow(c.send.tag, appendChunk(nil, chunkCookieEcho, 0, c.cookie))
-}
+// noAbort stands for the code when the association has ended already.
+const noAbort = -1
 
-// open is called when the SCTP handshake is over.
-func (c *conn) open() {
-	if c.state == stateOpen {
+// end closes the connection because of err, unless it is closed. It does not wait
+// for the remote, nor for what runs here: gone tells of that.
+func (c *conn) end(err error, code int64) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
 		return
 	}
-	c.state = stateOpen
-	c.cookie = nil
-	c.send.rto = initialRTO
-	select {
-	case c.progress <- struct{}{}:
-	default:
-	}
-}
-
-// shut ends the connection, with the lock held. Nothing is sent.
-func (c *conn) shut(err error) {
-	if c.state == stateClosed {
-		return
-	}
-	c.state, c.err = stateClosed, err
-	close(c.done)
+	c.err = err
 	if c.timer != nil {
 		c.timer.Stop()
 	}
+	streams := make([]*stream, 0, len(c.streams))
 	for _, s := range c.streams {
-		s.readable.Broadcast()
-		s.writable.Broadcast()
-		s.drop()
+		streams = append(streams, s)
 	}
 	clear(c.streams)
+	c.waiting = nil
 	c.opened.Broadcast()
-	c.waiting, c.closing, c.early = nil, nil, nil
-	c.send.drop()
-	c.receive.drop()
-	keeper := c.keeper
-	c.keeper = nil
-	c.shaking.Close()
-	if keeper != nil {
-		go keeper.Close() // it waits for the handshake, which may be sending
+	c.room.Broadcast()
+	assoc, d := c.assoc, c.dtls
+	close(c.done)
+	c.mu.Unlock()
+	for _, s := range streams {
+		s.wake()
 	}
+	if d == nil {
+		if !c.dialer {
+			c.link.socket.send(refusal, len(refusal), c.link.addr)
+		}
+		c.leave()
+		return
+	}
+	go func() {
+		if assoc != nil && code != noAbort {
+			assoc.Abort(string(binary.BigEndian.AppendUint32(nil, uint32(code))))
+		}
+		d.Close()
+		c.leave()
+	}()
+}
+
+// leave gives back the remote's address.
+func (c *conn) leave() {
+	c.link.Close()
 	c.detach()
+	close(c.gone)
 }
 
 // refusal is the alert handshake_failure, before there are keys. Its number is one
 // that pion has not used.
 var refusal = []byte{recordAlert, 0xfe, 0xfd, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 2, 40}
 
-// fail ends a connection that is not finished.
-func (c *conn) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.state == stateClosed:
-	case c.layer != nil:
-		c.sayGoodbye(0)
-	case !c.dialer:
-		c.socket.send(refusal, len(refusal), c.addr)
-	}
-	c.shut(err)
-}
+// fail ends a connection that is not finished, or that breaks rules.
+func (c *conn) fail(err error) { c.end(err, 0) }
 
-// sayGoodbye tells the remote that the connection ends.
-func (c *conn) sayGoodbye(code uint32) {
-	if c.send.tag != 0 {
-		cause := appendParam(nil, causeUserAbort, binary.BigEndian.AppendUint32(nil, code))
-		c.sendNow(c.send.tag, appendChunk(nil, chunkAbort, 0, cause))
+// closed is why the connection is closed, or nil.
+func (c *conn) closed() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
 	}
-	b := c.layer.start(nil)
-	b = c.layer.finish(append(b, 1, alertCloseNotify), 0, recordAlert)
-	c.socket.send(b, len(b), c.addr)
 }
 
 var _ host.MuxedConn = (*conn)(nil)
@@ -465,43 +498,81 @@ func (c *conn) OpenStream(ctx context.Context) (host.MuxedStream, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	limit := min(maxStreams, int(c.ids)/2-1)
-	if c.unanswered >= maxUnanswered || c.numOurs >= limit {
-		stop := context.AfterFunc(ctx, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.opened.Broadcast()
-		})
-		defer stop()
-		for (c.unanswered >= maxUnanswered || c.numOurs >= limit) && c.state != stateClosed && ctx.Err() == nil {
-			c.opened.Wait()
+	var stops []func() bool
+	defer func() {
+		for _, stop := range stops {
+			stop()
 		}
+	}()
+	for {
+		if c.err != nil {
+			return nil, c.err
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("webrtc: opening a stream: %w", context.Cause(ctx))
+		}
+		if c.unanswered < maxUnanswered && c.numOurs < limit {
+			if id, ok := c.freeID(); ok {
+				s := newStream(c, id)
+				s.ours, s.unanswered = true, true
+				c.streams[id] = s
+				c.unanswered++
+				c.numOurs++
+				return s, nil
+			}
+			timer := time.AfterFunc(time.Until(c.resting[0].until), c.wakeOpeners)
+			stops = append(stops, timer.Stop)
+		}
+		if len(stops) == 0 {
+			stops = append(stops, context.AfterFunc(ctx, c.wakeOpeners))
+		}
+		c.opened.Wait()
 	}
-	if c.state == stateClosed {
-		return nil, c.err
-	}
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("webrtc: opening a stream: %w", context.Cause(ctx))
-	}
-	for c.streams[c.nextID] != nil {
-		c.bumpID()
-	}
-	s := newStream(c, c.nextID)
-	s.ours, s.unanswered, s.announce = true, true, true
-	c.bumpID()
-	c.streams[s.id] = s
-	c.unanswered++
-	c.numOurs++
-	s.introduce()
-	return s, nil
 }
 
-// bumpID goes to the next ID of ours.
-func (c *conn) bumpID() {
-	if c.nextID += 2; c.nextID >= c.ids || c.nextID < 2 {
-		c.nextID = 1
-		if c.dialer {
-			c.nextID = 2
+func (c *conn) wakeOpeners() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened.Broadcast()
+}
+
+// freeID finds an ID for a stream of ours.
+func (c *conn) freeID() (uint16, bool) {
+	now := time.Now()
+	for len(c.resting) > 0 && now.After(c.resting[0].until) {
+		delete(c.restingIDs, c.resting[0].id)
+		c.resting = c.resting[1:]
+	}
+	for range c.ids / 2 {
+		id := c.nextID
+		if c.nextID += 2; c.nextID >= c.ids || c.nextID < 2 {
+			c.nextID = 1
+			if c.dialer {
+				c.nextID = 2
+			}
 		}
+		if _, rests := c.restingIDs[id]; !rests && c.streams[id] == nil {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// forget lets the ID of a stream be used again, in a while. announced tells whether
+// the remote has heard of it.
+func (c *conn) forget(s *stream, announced bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.streams[s.id] == s {
+		delete(c.streams, s.id)
+	}
+	if s.ours {
+		c.numOurs--
+		if announced {
+			c.resting = append(c.resting, restingID{s.id, time.Now().Add(idRest)})
+			c.restingIDs[s.id] = struct{}{}
+		}
+		c.opened.Broadcast()
 	}
 }
 
@@ -527,38 +598,48 @@ func (c *conn) Serve(accept func(host.MuxedStream)) error {
 
 // CloseWithCode ends the connection. See host.MuxedConn.
 func (c *conn) CloseWithCode(code uint32) error {
-	c.mu.Lock()
-	if c.state == stateOpen && c.busy() {
-		timer := time.AfterFunc(closeWait, func() {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.send.giveUp = true
-			c.send.idle.Broadcast()
-		})
-		for c.state == stateOpen && c.busy() && !c.send.giveUp {
-			c.send.idle.Wait()
-		}
-		timer.Stop()
+	if c.assoc != nil && c.closed() == nil {
+		c.linger()
 	}
-	if c.state == stateClosed {
-		c.mu.Unlock()
-		return nil
-	}
-	if c.layer != nil {
-		c.sayGoodbye(code)
-	}
-	c.shut(&CloseError{Code: code})
-	c.mu.Unlock()
+	c.end(&CloseError{Code: code}, int64(code))
+	<-c.gone
 	return nil
+}
+
+// linger waits until the remote has got what was written, but not long. It holds its
+// acknowledgement of a single packet back for 200 ms: that one is only to have left.
+func (c *conn) linger() {
+	poll, timer := time.NewTicker(closePoll), time.NewTimer(closeWait)
+	defer poll.Stop()
+	defer timer.Stop()
+	for few := 0; few < 5; {
+		switch buffered := c.assoc.BufferedAmount(); {
+		case buffered == 0:
+			return
+		case buffered <= packetSize:
+			few++
+		}
+		select {
+		case <-poll.C:
+		case <-timer.C:
+			return
+		case <-c.done:
+			return
+		}
+	}
 }
 
 // NumStreams tells how many streams are open.
 func (c *conn) NumStreams() int {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := 0
+	streams := make([]*stream, 0, len(c.streams))
 	for _, s := range c.streams {
-		if !s.gone && s.id != handshakeID {
+		streams = append(streams, s)
+	}
+	c.mu.Unlock()
+	n := 0
+	for _, s := range streams {
+		if s.open() {
 			n++
 		}
 	}
@@ -567,7 +648,5 @@ func (c *conn) NumStreams() int {
 
 // RTT is the last round-trip time measured.
 func (c *conn) RTT() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.send.srtt
+	return time.Duration(c.assoc.SRTT() * float64(time.Millisecond))
 }

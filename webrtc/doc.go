@@ -9,19 +9,22 @@
 //	SCTP   orders and repeats; one pair of its streams is one data channel
 //	Noise  on channel 0, with both certificates in its prologue: who is there
 //
-// The handshake of DTLS is pion's. The rest is here, because it can then share
-// one buffer and one lock: a packet that arrives is decrypted, taken apart and put
-// into the queues of its streams where it was read, and a connection has no
-// goroutine. The listener's part of ICE keeps nothing: what an answer needs stands
-// in the request. State begins with the first message of a DTLS handshake.
+// The first three are pion's. What is here is what libp2p adds: who may have a
+// connection, the streams on the channels, and every bound. The listener's part of
+// ICE keeps nothing: what an answer needs stands in the request. State begins with
+// the first message of a DTLS handshake. Packets go to and from the socket in
+// batches, where the system can.
 //
 // A libp2p stream is a data channel, which has neither half-close nor reset: its
-// messages carry those as flags. SCTP has one window for a whole connection; so
-// that a stream nobody reads does not stop the others, two Kith nodes give each
-// other a window for each stream in a field that other implementations skip.
+// messages carry those as flags. SCTP has one window for a whole connection. Each
+// channel is read as soon as something comes, into memory with a bound for all of
+// them; a sender keeps a quarter of the remote's window for streams other than those
+// that nobody reads. So these hold up no others between Kith nodes. Another
+// implementation may fill the window with what is not read: then the connection
+// stands still, and after 10 s the stream that nobody has read meanwhile is reset.
 //
-// Read in this order: webrtc.go, listener.go, stun.go, dtls.go, conn.go, send.go,
-// receive.go, chunk.go, stream.go, message.go, socket.go, cert.go.
+// Read in this order: webrtc.go, listener.go, stun.go, link.go, dtls.go, conn.go,
+// stream.go, message.go, socket.go, cert.go.
 //
 // Specification: https://github.com/libp2p/specs/blob/master/webrtc/webrtc-direct.md,
 // and README.md beside it; RFC 8445 and 8489 (ICE, STUN), RFC 6347 (DTLS 1.2),

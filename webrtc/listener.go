@@ -121,9 +121,9 @@ func (l *listener) closeUnused() {
 
 // read handles what comes until the socket is closed.
 func (l *listener) read() {
-	b, oob := make([]byte, maxDatagram), make([]byte, 64)
+	b, oob := blocks.Get().(*block), make([]byte, 64)
 	for wait := readRetryMin; ; {
-		n, size, from, err := l.socket.read(b, oob)
+		n, size, from, err := l.socket.read(b[:], oob)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				l.fail()
@@ -138,12 +138,11 @@ func (l *listener) read() {
 		l.mu.Lock()
 		c := l.conns[from]
 		l.mu.Unlock()
-		if c != nil {
-			c.packets(b[:n], size)
-			continue
+		if c == nil {
+			c = l.strangers(b[:n], size, from)
 		}
-		for p := b[:n]; len(p) > 0; p = p[min(size, len(p)):] {
-			l.stranger(p[:min(size, len(p))], from)
+		if c != nil && c.packets(b, n, size) {
+			b = blocks.Get().(*block)
 		}
 	}
 }
@@ -162,42 +161,49 @@ func (l *listener) fail() {
 	}
 	l.mu.Unlock()
 	for _, c := range conns {
-		c.mu.Lock()
-		c.shut(&CloseError{Reason: "the socket was closed"})
-		c.mu.Unlock()
+		c.fail(&CloseError{Reason: "the socket was closed"})
 	}
 	l.Close()
 }
 
-// stranger handles a packet from an address without a connection.
-func (l *listener) stranger(p []byte, from netip.AddrPort) {
-	switch {
-	case isSTUN(p):
-		l.answer(p, from)
-	case isClientHello(p) && !hasCookie(p): // one with a cookie is late: the connection that gave it is gone
-		if c := l.connect(from); c != nil {
-			c.packets(p, len(p))
+// strangers handles packets from an address without a connection. If one starts a
+// handshake, it returns the connection that they are for.
+func (l *listener) strangers(b []byte, size int, from netip.AddrPort) *conn {
+	for p := b; len(p) > 0; p = p[min(size, len(p)):] {
+		if q := p[:min(size, len(p))]; isClientHello(q) && !hasCookie(q) { // one with a cookie is late: the connection that gave it is gone
+			if c := l.connect(from); c != nil {
+				return c
+			}
 		}
 	}
+	for p := b; len(p) > 0; p = p[min(size, len(p)):] {
+		if q := p[:min(size, len(p))]; isSTUN(q) {
+			l.answer(q, from)
+		}
+	}
+	return nil
 }
 
 // answer answers a connectivity check. It remembers nothing, and sends no more
-// than about what it got, so that a false sender gains nothing.
-func (l *listener) answer(p []byte, from netip.AddrPort) {
+// than about what it got, so that a false sender gains nothing. It tells whether
+// the check was valid.
+func (l *listener) answer(p []byte, from netip.AddrPort) (valid bool) {
 	m, err := parseSTUN(p)
 	if err != nil {
-		return
+		return false
 	}
 	var reply []byte
-	switch key, kind := listenerCheck(&m); kind {
+	key, kind := listenerCheck(m)
+	switch kind {
 	case checkValid:
-		reply = stunSuccess(&m, from, key)
+		reply = stunSuccess(m, from, key)
 	case checkRefused:
-		reply = stunRefusal(&m)
+		reply = stunRefusal(m)
 	default:
-		return
+		return false
 	}
 	l.socket.send(reply, len(reply), net.UDPAddrFromAddrPort(from))
+	return kind == checkValid
 }
 
 // connect makes a connection for an address that has sent a ClientHello.
@@ -208,9 +214,13 @@ func (l *listener) connect(from netip.AddrPort) *conn {
 	if l.isClosed || l.shaking >= maxShaking || l.shakingIP[ip] >= maxShakingPerIP || len(l.waiting) >= backlog {
 		return nil
 	}
-	c := newConn(l.socket, from, false, l.transport.timeout)
+	c := newConn(newLink(l.socket, from), false, l.transport.timeout)
 	i := &incoming{listener: l, conn: c}
-	c.stun = func(p []byte) { l.answer(p, from) }
+	c.stun = func(p []byte) {
+		if l.answer(p, from) {
+			c.heard()
+		}
+	}
 	c.detach = func() {
 		i.shaken()
 		l.mu.Lock()
@@ -241,12 +251,12 @@ type incoming struct {
 	once     sync.Once
 }
 
-func (i *incoming) RemoteAddr() multiaddr.Addr { return address(i.conn.remote) }
+func (i *incoming) RemoteAddr() multiaddr.Addr { return address(i.conn.link.remote) }
 
 // shaken notes that the handshakes are over.
 func (i *incoming) shaken() {
 	i.once.Do(func() {
-		l, ip := i.listener, subnet(i.conn.remote.Addr())
+		l, ip := i.listener, subnet(i.conn.link.remote.Addr())
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.shaking--
@@ -272,7 +282,7 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (tc h
 	}()
 	progress(host.StageOpened)
 	timer := time.AfterFunc(helloWait, func() {
-		if !c.shaking.proved.Load() {
+		if !c.link.proved.Load() {
 			c.fail(errors.New("webrtc: the remote has not shown that it receives at its address"))
 		}
 	})
@@ -282,7 +292,7 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (tc h
 		return tc, err
 	}
 	progress(host.StageSecuring)
-	secured, err := t.noise.Client(ctx, handshakeChannel{c.channel}, noise.Config{Remote: peer.ID{}, Prologue: prologue(hash, t.cert.hash)})
+	secured, err := t.noise.Client(ctx, handshakeChannel{c.handshakes}, noise.Config{Remote: peer.ID{}, Prologue: prologue(hash, t.cert.hash)})
 	if err != nil {
 		return tc, fmt.Errorf("webrtc: %w", err)
 	}
@@ -291,7 +301,7 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (tc h
 	return host.TransportConn{
 		Mux:        c,
 		LocalAddr:  address(i.listener.local),
-		RemoteAddr: address(c.remote),
+		RemoteAddr: address(c.link.remote),
 		RemoteKey:  secured.RemoteKey(),
 	}, nil
 }

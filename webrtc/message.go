@@ -8,24 +8,24 @@ import (
 // Messages of a stream: a length, and a protobuf message.
 // https://github.com/libp2p/specs/blob/master/webrtc/README.md#multiplexing
 const (
-	// maxMessage is the longest message that we send, in bytes with its length.
-	maxMessage = 16384
-
 	// maxIncoming is the longest message that is taken, in bytes: that of go-libp2p,
 	// which takes more than the specification says.
 	maxIncoming = 257 << 10
 
-	// messageOverhead is what a message of that size adds to its data, in bytes: a length, a tag and a length.
+	// messageOverhead is what a message with data adds to it, in bytes: a length, a tag and a length.
 	messageOverhead = 2 + 1 + 2
+
+	// maxData is how much data one of our messages has. It fills three packets: with
+	// more a message takes longer to put together again, and go-libp2p fails if a
+	// message of more than 4096 bytes does not have its length in a message of its own.
+	maxData = 3*fragmentSize - messageOverhead
 )
 
-// The fields of a message. The window is Kith's own: how many bytes of data the
-// other side may have sent on this stream since it began.
+// The fields of a message.
 const (
 	fieldFlag      = 1
 	fieldData      = 2
 	fieldErrorCode = 3
-	fieldWindow    = 16
 )
 
 type flag int8
@@ -40,9 +40,8 @@ const (
 
 // control is a message without its data.
 type control struct {
-	flag   flag
-	code   uint32
-	window uint64 // 0: not said
+	flag flag
+	code uint32
 }
 
 // appendControl appends a message without data.
@@ -55,10 +54,6 @@ func appendControl(b []byte, c control) []byte {
 	if c.code != 0 {
 		b = append(b, fieldErrorCode<<3)
 		b = binary.AppendUvarint(b, uint64(c.code))
-	}
-	if c.window != 0 {
-		b = binary.AppendUvarint(b, fieldWindow<<3)
-		b = binary.AppendUvarint(b, c.window)
 	}
 	b[start-1] = byte(len(b) - start)
 	return b
@@ -197,8 +192,6 @@ func (p *parser) take(n uint64) error {
 			}
 		case fieldErrorCode:
 			p.control.code = uint32(n)
-		case fieldWindow:
-			p.control.window = n
 		}
 	case readValueSize:
 		if n > uint64(p.left) {

@@ -1,12 +1,16 @@
 package webrtc
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/pion/sctp"
 
 	"github.com/kith-p2p/kith/host"
 )
@@ -14,21 +18,31 @@ import (
 // handshakeID is the channel of the Noise handshake.
 const handshakeID = 0
 
-// Windows of streams, between two Kith nodes.
+// The messages that open a data channel with no label, reliable and in order.
+// https://www.rfc-editor.org/rfc/rfc8832.html#section-5
 const (
-	// firstWindow is how much data of a stream a remote may send that nobody has
-	// read, in bytes, without having been told of a window.
-	firstWindow = 256 << 10
+	channelOpen    = 3
+	channelAck     = 2
+	channelOpenLen = 12
+)
 
-	// lastWindow is how far a window grows when its reader is faster than two
-	// round trips, in bytes, and maxWindows what all may have grown by together.
-	lastWindow = 4 << 20
-	maxWindows = 12 << 20
+// Bounds of a stream.
+const (
+	// maxQueued is how much of a stream waits for the remote's acknowledgement, in
+	// bytes, before Write does.
+	maxQueued = 512 << 10
 
-	// smallMessage is up to how much data a message gets memory of its own size, in
-	// bytes; with more it takes a whole block from a pool. With so much, it has less
-	// than the 4096 bytes that go-libp2p reads at once.
-	smallMessage = 4000
+	// lowAllowance is how much a stream may send while the remote's window is low,
+	// because it does not read some stream, in bytes. A quarter of the window is
+	// kept for that: it does not know which, and does not tell.
+	lowAllowance = 16 << 10
+
+	// While the window is low and nothing is under way that would be answered, a
+	// piece of a stream that waits asks for news of it: as soon as the first of these,
+	// then later and later up to the second. Two packets are answered at once, which
+	// is not worth their space when it has taken long.
+	probeMin, probeMax   = 5 * time.Millisecond, time.Second
+	probeSize, probeLate = 2 * fragmentSize, 64
 
 	// keepBuffer is up to which size the memory of a stream stays when all was
 	// read, in bytes.
@@ -58,7 +72,7 @@ type sendState uint8
 
 const (
 	sendOpen     sendState = iota
-	sendFinished           // FIN is queued or sent
+	sendFinished           // FIN was sent
 	sendAnswered           // the remote has all
 	sendReset              // by us, or the remote wants no more
 )
@@ -73,78 +87,61 @@ const (
 )
 
 // A stream is a libp2p stream on a data channel. It implements host.MuxedStream.
-// All is guarded by conn.mu.
 type stream struct {
 	conn *conn
 	id   uint16
 	ours bool
 
+	unread atomic.Int64 // bytes that were received
+	reads  atomic.Int64 // calls of Read that took some
+
+	mu sync.Mutex // guards all that follows
+
 	// sending
-	queue       []*outMessage
-	queued      int  // bytes of queue that were not sent
-	inFlight    int  // chunks
-	active      bool // in sender.active
-	announce    bool // the channel is not open yet
-	unanswered  bool // the remote has said nothing on it
-	finLate     bool // FIN was not answered in time
-	finDeadline time.Time
-	finQueued   int // what was queued when the wait for it began
-	ssn         uint16
+	out         *sctp.Stream // nil: the remote has not heard of a stream of ours
+	announced   bool         // the channel is open, as far as we are concerned
+	unanswered  bool         // the remote has said nothing on it; guarded by conn.mu
+	urgent      bool         // it has said that it wants no more; guarded by conn.mu
 	sendState   sendState
 	writeErr    error
-	sent        uint64 // bytes of data
-	allowed     uint64 // how many the remote allows, if it does so at all
+	low         int // bytes sent while the window is low
+	finTimer    *time.Timer
+	finLate     bool   // FIN was not answered in time
+	finBuffered uint64 // what was not acknowledged when the wait for it began
 	writable    sync.Cond
 	writeUntil  deadline
 
 	// receiving
+	admitted  bool // the remote has opened it, and we have not refused
 	readState readState
 	parser    parser
 	buffer    []byte // from read on
 	read      int
-	consumed  uint64 // bytes of data
-	granted   uint64 // how many we allow
-	window    int
-	grantedAt time.Time
-	granting  *outMessage // not sent yet
 	readErr   error
 	readable  sync.Cond
 	readUntil deadline
 
 	// the end of the channel
-	gone     bool // nobody here uses it any more
-	ending   bool // our half is being ended
-	outEnded bool
-	inEnded  bool
-
-	endsEarlier bool // the next request of the remote to end it means an earlier one with its ID
+	over   bool // nobody here uses it any more
+	ending bool // our half is being ended
+	ended  bool // the remote's half has ended, or the connection
 }
 
 func newStream(c *conn, id uint16) *stream {
-	s := &stream{conn: c, id: id, allowed: firstWindow, granted: firstWindow, window: firstWindow}
-	s.writable.L, s.readable.L = &c.mu, &c.mu
+	s := &stream{conn: c, id: id}
+	s.writable.L, s.readable.L = &s.mu, &s.mu
 	return s
-}
-
-// introduce gives the remote a window on the first stream of the connection, by
-// which it learns that it may give us one.
-func (s *stream) introduce() {
-	if !s.conn.announced {
-		s.conn.announced = true
-		s.announceWindow()
-	}
 }
 
 var _ host.MuxedStream = (*stream)(nil)
 
 // Read reads data. See host.MuxedStream.
 func (s *stream) Read(p []byte) (int, error) {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if len(p) == 0 {
 		return 0, nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for {
 		switch {
 		case s.readState == readReset || s.readState == readClosed:
@@ -153,101 +150,60 @@ func (s *stream) Read(p []byte) (int, error) {
 			return 0, fmt.Errorf("webrtc: read: %w", os.ErrDeadlineExceeded)
 		case s.read < len(s.buffer):
 			n := copy(p, s.buffer[s.read:])
-			s.read += n
-			s.took(n)
+			if s.read += n; s.read == len(s.buffer) {
+				s.read = 0
+				if s.buffer = s.buffer[:0]; cap(s.buffer) > keepBuffer && (cap(s.buffer) > maxUnread/4 || s.readState != readOpen) {
+					s.buffer = nil
+				}
+			}
+			s.reads.Add(1)
+			s.account(-n)
 			return n, nil
 		case s.readState == readEOF:
 			return 0, io.EOF
-		case c.state == stateClosed:
-			return 0, c.err
+		}
+		if err := s.conn.closed(); err != nil && (s.ended || s.out == nil || !isRemote(err)) {
+			return 0, err
 		}
 		s.readable.Wait()
 	}
 }
 
-// took accounts for n bytes that were read, and may give the remote room for more.
-func (s *stream) took(n int) {
-	c := s.conn
-	r := &c.receive
-	if s.read == len(s.buffer) {
-		s.read = 0
-		if s.buffer = s.buffer[:0]; cap(s.buffer) > keepBuffer {
-			if cap(s.buffer) > lastWindow || s.readState != readOpen {
-				s.buffer = nil
-			}
-		}
-	}
-	r.unread -= n
-	s.consumed += uint64(n)
-	if c.state == stateClosed {
+func isRemote(err error) bool {
+	var e *CloseError
+	return errors.As(err, &e) && e.Remote
+}
+
+// account counts bytes that were received and not read.
+func (s *stream) account(n int) {
+	if n == 0 {
 		return
 	}
-	due := s.grant()
-	// Without a window for each stream, and with all taken, the remote waits to hear of room.
-	if room := r.room(c.kith); r.offered < maxUnread/4 && room >= maxUnread/2 {
-		r.ackDue, due = true, true
-	}
-	if due {
-		c.finish()
-	}
-}
-
-// grant allows the remote to send more when it has used half of its window.
-func (s *stream) grant() bool {
+	s.unread.Add(int64(n))
 	c := s.conn
-	if !c.kith || s.readState != readOpen || s.granting != nil && s.granting.sent < len(s.granting.buf) || s.consumed+uint64(s.window) < s.granted+uint64(s.window)/2 {
-		return false
-	}
-	now := time.Now()
-	if !s.grantedAt.IsZero() && s.window < lastWindow && c.windows+s.window <= maxWindows && now.Sub(s.grantedAt) < 2*c.send.srtt {
-		c.windows += s.window
-		s.window *= 2
-	}
-	s.grantedAt = now
-	s.announceWindow()
-	return true
-}
-
-func (s *stream) announceWindow() {
-	s.granted = max(s.granted, s.consumed+uint64(s.window))
-	s.granting = s.control(control{flag: flagNone, window: s.granted})
-	if n := len(s.queue); n > 3 { // it need not wait for the data
-		at := 1
-		if s.queue[1].follows != nil {
-			at = 2
-		}
-		copy(s.queue[at+1:], s.queue[at:n-1])
-		s.queue[at] = s.granting
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unread += n; n < 0 {
+		c.room.Broadcast()
 	}
 }
 
 // Write sends p. It waits while too much of the stream is to be sent.
 func (s *stream) Write(p []byte) (int, error) {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	written := 0
+	var piece [maxData + messageOverhead]byte
 	for len(p) > 0 {
-		for {
-			if err := s.cannotWrite(); err != nil {
-				return written, err
-			}
-			if s.queued < maxQueued && (!c.kith || s.sent < s.allowed) {
-				break
-			}
-			s.writable.Wait()
+		n, err := s.waitToSend(min(len(p), maxData))
+		if err != nil {
+			return written, err
 		}
-		for len(p) > 0 && s.queued < maxQueued && (!c.kith || s.sent < s.allowed) {
-			n := min(len(p), wholeMessage-messageOverhead)
-			if c.kith {
-				n = int(min(uint64(n), s.allowed-s.sent))
-			}
-			s.enqueueData(p[:n])
-			s.sent += uint64(n)
-			written += n
-			p = p[n:]
+		if err := s.send(appendData(piece[:0], p[:n]), sctp.PayloadTypeWebRTCBinary); err != nil {
+			return written, err
 		}
-		c.finish()
+		written += n
+		p = p[n:]
 	}
 	if written == 0 { // an empty write tells of the state, and nothing else
 		return 0, s.cannotWrite()
@@ -255,12 +211,74 @@ func (s *stream) Write(p []byte) (int, error) {
 	return written, nil
 }
 
+// waitToSend waits until up to n bytes may be sent, and tells how many.
+func (s *stream) waitToSend(n int) (int, error) {
+	for {
+		if err := s.cannotWrite(); err != nil {
+			return 0, err
+		}
+		var again time.Duration
+		if s.out == nil || s.out.BufferedAmount() < maxQueued {
+			var may int
+			if may, again = s.conn.allow(s, n); may > 0 {
+				return may, nil
+			}
+		}
+		var timer *time.Timer
+		if again > 0 {
+			timer = time.AfterFunc(again, s.wakeWriter)
+		}
+		s.writable.Wait()
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+}
+
+func (s *stream) wakeWriter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writable.Broadcast()
+}
+
+// allow tells how much of n bytes a stream may send, given what the remote has room
+// for, and if none, when to ask again.
+func (c *conn) allow(s *stream, n int) (may int, again time.Duration) {
+	buffered := c.assoc.BufferedAmount()
+	left, reserve := int(c.window.Load())-buffered-n, int(c.fullest)/4
+	switch {
+	case left >= reserve || s.id == handshakeID:
+		s.low = 0
+		return n, 0
+	case left >= reserve/2 && s.low+n <= lowAllowance:
+		s.low += n
+		return n, 0
+	case buffered > 0:
+		return 0, probeMin
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.probeAt) > 2*probeMax { // the last time is long ago
+		c.probing = 0
+	}
+	if now.Before(c.probeAt) {
+		return 0, c.probeAt.Sub(now)
+	}
+	c.probing = min(max(2*c.probing, probeMin), probeMax)
+	c.probeAt = now.Add(c.probing)
+	if c.probing < probeMax/8 {
+		return min(n, probeSize), 0
+	}
+	return min(n, probeLate), 0
+}
+
 func (s *stream) cannotWrite() error {
 	switch {
 	case s.writeErr != nil:
 		return s.writeErr
-	case s.conn.state == stateClosed:
-		return s.conn.err
+	case s.conn.closed() != nil:
+		return s.conn.closed()
 	case s.sendState != sendOpen:
 		return errWriteClosed
 	case s.writeUntil.passed():
@@ -271,55 +289,165 @@ func (s *stream) cannotWrite() error {
 
 var errWriteClosed = fmt.Errorf("webrtc: the stream was closed for writing: %w", net.ErrClosed)
 
-func (s *stream) enqueueData(data []byte) {
-	m := &outMessage{ppid: ppidBinary, refs: 1}
-	if len(data) <= smallMessage {
-		m.buf = appendData(make([]byte, 0, len(data)+messageOverhead), data)
-		s.enqueue(m)
-		return
+// send sends a message, and opens the channel before if it is not open.
+func (s *stream) send(p []byte, kind sctp.PayloadProtocolIdentifier) error {
+	if s.ending {
+		return nil
 	}
-	m.pooled = messagePool.Get().(*[maxMessage]byte)
-	m.buf = appendData(m.pooled[:0], data)
-	if !s.conn.kith {
-		// go-libp2p reads a length into 4096 bytes, and fails if more comes with it.
-		m.follows = &outMessage{ppid: ppidBinary, refs: 1, buf: []byte{m.buf[0], m.buf[1]}}
-		m.buf = m.buf[2:]
-		s.enqueue(m.follows)
+	if s.out == nil {
+		out, err := s.conn.assoc.OpenStream(s.id, sctp.PayloadTypeWebRTCBinary)
+		if err != nil {
+			return s.sendError(err)
+		}
+		s.out, s.announced = out, true
+		s.watch()
+		if _, err := out.WriteSCTP(append([]byte{channelOpen}, make([]byte, channelOpenLen-1)...), sctp.PayloadTypeWebRTCDCEP); err != nil {
+			return s.sendError(err)
+		}
+		go s.receive()
 	}
-	s.enqueue(m)
+	if _, err := s.out.WriteSCTP(p, kind); err != nil {
+		return s.sendError(err)
+	}
+	return nil
 }
 
-// enqueue lets a message be sent after those before it.
-func (s *stream) enqueue(m *outMessage) {
-	c := s.conn
-	if s.ending || c.state == stateClosed {
-		return
+// watch lets Write go on when the remote has got something.
+func (s *stream) watch() {
+	s.out.SetBufferedAmountLowThreshold(maxQueued / 2)
+	s.out.OnBufferedAmountLow(s.wakeWriter)
+}
+
+func (s *stream) sendError(err error) error {
+	if closed := s.conn.closed(); closed != nil {
+		return closed
 	}
-	if s.announce {
-		s.announce = false
-		s.enqueue(&outMessage{buf: appendChannelOpen(nil), ppid: ppidControl, refs: 1})
+	return fmt.Errorf("webrtc: sending: %w: %w", err, net.ErrClosed)
+}
+
+func (s *stream) control(k control) {
+	s.send(appendControl(make([]byte, 0, 16), k), sctp.PayloadTypeWebRTCBinary)
+}
+
+// received are buffers for messages of the usual size.
+var received = sync.Pool{New: func() any { return new([maxMessage]byte) }}
+
+// maxMessage is the longest message that libp2p peers send, in bytes.
+const maxMessage = 16384
+
+// receive takes what comes on the channel until the remote has ended it.
+func (s *stream) receive() {
+	var small [64]byte
+	for {
+		p := small[:]
+		n, kind, err := s.out.ReadSCTP(p)
+		var block *[maxMessage]byte
+		if errors.Is(err, io.ErrShortBuffer) { // it stays
+			if n <= maxMessage {
+				block = received.Get().(*[maxMessage]byte)
+				p = block[:]
+			} else {
+				p = make([]byte, n)
+			}
+			n, kind, err = s.out.ReadSCTP(p)
+		}
+		if err != nil {
+			if err != io.EOF { // the association has ended: acceptStreams tells why
+				<-s.conn.done
+			}
+			break
+		}
+		s.message(p[:n], kind)
+		if block != nil {
+			received.Put(block)
+		}
+		if s.unread.Load() > 0 {
+			s.conn.wait(s)
+		}
 	}
-	s.queue = append(s.queue, m)
-	s.queued += len(m.buf)
-	if !s.active {
-		s.active = true
-		c.send.active = append(c.send.active, s)
+	s.remoteEnded()
+}
+
+// wait returns when there is room for more that nobody reads. A stream that has none
+// for long, so that the whole connection stands still, is reset.
+func (c *conn) wait(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var timer *time.Timer
+	var since time.Time
+	reads := int64(-1)
+	for c.unread > maxUnread && s.unread.Load() > 0 && c.err == nil && !(s.urgent && c.unread <= maxUnread+receiveWindow) {
+		if now, r := time.Now(), s.reads.Load(); r != reads || c.offered.Load() > receiveWindow/8 {
+			reads, since = r, now
+		} else if now.Sub(since) >= stallWait {
+			c.mu.Unlock()
+			s.Reset(host.CodeResourceLimit)
+			c.mu.Lock()
+			break
+		}
+		if timer == nil {
+			timer = time.AfterFunc(stallWait/4, c.wakeWaiting)
+			defer timer.Stop()
+		} else {
+			timer.Reset(stallWait / 4)
+		}
+		c.room.Wait()
 	}
 }
 
-func (s *stream) control(k control) *outMessage {
-	m := &outMessage{buf: appendControl(make([]byte, 0, 16), k), ppid: ppidBinary, refs: 1}
-	s.enqueue(m)
-	return m
+func (c *conn) wakeWaiting() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.room.Broadcast()
 }
 
-// sentAll is called when nothing of the stream is under way.
-func (s *stream) sentAll() {
-	if len(s.queue) > 0 {
+// message handles a message of SCTP.
+func (s *stream) message(p []byte, kind sctp.PayloadProtocolIdentifier) {
+	if kind == sctp.PayloadTypeWebRTCDCEP {
+		switch {
+		case len(p) > 0 && p[0] == channelAck:
+			s.answered()
+		case len(p) >= channelOpenLen && p[0] == channelOpen:
+			s.opened()
+		}
 		return
 	}
-	s.conn.send.idle.Broadcast()
-	s.settle()
+	if kind != sctp.PayloadTypeWebRTCBinary && kind != sctp.PayloadTypeWebRTCString {
+		return
+	}
+	s.answered()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ours && !s.admitted && s.id != handshakeID {
+		return
+	}
+	before := len(s.buffer) - s.read
+	s.take(p)
+	if after := len(s.buffer) - s.read; s.readState <= readEOF {
+		if before == 0 && after > 0 {
+			s.readable.Broadcast()
+		}
+		s.account(after - before)
+	}
+}
+
+// opened is called when the remote opens the channel.
+func (s *stream) opened() {
+	s.mu.Lock()
+	if s.ours || s.admitted || s.ending || s.id == handshakeID {
+		s.mu.Unlock()
+		return
+	}
+	s.admitted = true
+	s.watch()
+	s.send([]byte{channelAck}, sctp.PayloadTypeWebRTCDCEP)
+	s.mu.Unlock()
+	if !s.conn.incoming(s) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.admitted, s.ending, s.over = false, true, true // there is no other word for no
+		s.out.Close()
+	}
 }
 
 // take handles bytes that came on the channel.
@@ -336,8 +464,6 @@ func (s *stream) take(b []byte) {
 			return
 		case s.readState == readOpen:
 			s.store(data)
-		default:
-			s.consumed += uint64(len(data))
 		}
 		b = rest
 	}
@@ -349,36 +475,18 @@ func (s *stream) store(data []byte) {
 		s.buffer = s.buffer[:copy(s.buffer, s.buffer[s.read:])]
 		s.read = 0
 	}
-	if s.read == len(s.buffer) {
-		s.readable.Broadcast()
-	}
 	s.buffer = append(s.buffer, data...)
-	s.conn.receive.unread += len(data)
 }
 
 // handle acts on a message that has come whole.
 func (s *stream) handle(k control) {
-	c := s.conn
-	if k.window != 0 {
-		if !c.kith {
-			c.kith = true
-			for _, other := range c.streams {
-				other.grant()
-				other.writable.Broadcast()
-			}
-		}
-		if k.window > s.allowed {
-			s.allowed = k.window
-			s.writable.Broadcast()
-		}
-	}
 	switch k.flag {
 	case flagFIN:
 		if s.readState == readOpen {
 			s.readState = readEOF
 			s.readable.Broadcast()
 		}
-		if !s.inEnded && s.queued < maxQueued {
+		if !s.ended && s.out.BufferedAmount() < maxQueued+keepBuffer {
 			s.control(control{flag: flagFINACK})
 		}
 	case flagFINACK:
@@ -400,103 +508,106 @@ func (s *stream) handle(k control) {
 	s.settle()
 }
 
-// stopSending throws away what was not sent. A message whose start was sent must be ended.
 func (s *stream) stopSending(err error) {
 	s.sendState, s.writeErr = sendReset, err
-	s.drop()
 	s.writable.Broadcast()
-}
-
-// drop throws away what was not sent, but not the opening of the channel.
-func (s *stream) drop() {
-	keep := s.queue[:0]
-	s.queued = 0
-	for _, m := range s.queue {
-		if m.begun() || m.ppid == ppidControl {
-			keep = append(keep, m)
-			s.queued += len(m.buf) - m.sent
-		} else {
-			m.release()
-		}
-	}
-	clear(s.queue[len(keep):])
-	s.queue = keep
-	s.granting = nil
-	if len(keep) == 0 && s.active {
-		s.active = false
-		list := s.conn.send.active
-		for i, other := range list {
-			if other == s {
-				s.conn.send.active = append(list[:i:i], list[i+1:]...)
-				break
-			}
-		}
-	}
 }
 
 // stopReading throws away what was received and is not read.
 func (s *stream) stopReading(state readState, err error) {
 	s.readState, s.readErr = state, err
-	if unread := len(s.buffer) - s.read; unread > 0 {
-		s.conn.receive.unread -= unread
-		s.consumed += uint64(unread)
-	}
+	s.account(-int(s.unread.Load()))
 	s.buffer, s.read = nil, 0
 	s.readable.Broadcast()
 }
 
 // settle ends our half of the channel when both directions of the stream are over.
 func (s *stream) settle() {
-	c := s.conn
-	if c.state == stateClosed || s.id == handshakeID {
+	if s.id == handshakeID || s.ending || s.conn.closed() != nil {
 		return
 	}
-	if s.sendState == sendFinished && s.readState != readOpen && s.finDeadline.IsZero() {
-		s.wait()
+	if s.sendState == sendFinished && s.readState != readOpen && s.finTimer == nil {
+		s.finBuffered = s.out.BufferedAmount()
+		s.finTimer = time.AfterFunc(finAckWait, s.waited)
 	}
 	sendOver := s.sendState >= sendAnswered || s.finLate
 	if !sendOver || s.readState == readOpen {
 		return
 	}
-	if !s.gone {
-		s.setGone()
-	}
-	if s.ending || len(s.queue) > 0 || s.inFlight > 0 {
-		return
+	s.setOver()
+	if s.finTimer != nil {
+		s.finTimer.Stop()
 	}
 	s.ending = true
-	if s.announce { // the remote has never heard of it
-		s.outEnded, s.inEnded = true, true
-		s.forget()
+	if s.out == nil { // the remote has never heard of it
+		s.answered()
+		s.conn.forget(s, false)
 		return
 	}
-	c.send.resetIDs = append(c.send.resetIDs, halfEnd{s.id, s})
+	s.out.Close()
+	if s.ended {
+		s.conn.forget(s, true)
+	}
 }
 
-func (s *stream) setGone() {
-	s.gone = true
+// waited is called when the remote has had time to answer FIN. One that still takes
+// data gets more.
+func (s *stream) waited() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sendState != sendFinished || s.ending || s.conn.closed() != nil {
+		return
+	}
+	switch buffered := s.out.BufferedAmount(); {
+	case buffered == 0:
+		s.finLate = true
+	case buffered < s.finBuffered:
+		s.finBuffered = buffered
+		s.finTimer.Reset(finAckWait)
+		return
+	default:
+		s.stopSending(&StreamError{})
+		s.control(control{flag: flagReset})
+	}
+	s.settle()
+}
+
+func (s *stream) setOver() {
+	s.over = true
 	s.readUntil.stop()
 	s.writeUntil.stop()
 }
 
 // answered notes that the remote knows of the stream.
 func (s *stream) answered() {
+	c := s.conn
+	if !s.ours {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if s.unanswered {
 		s.unanswered = false
-		s.conn.unanswered--
-		s.conn.opened.Broadcast()
+		c.unanswered--
+		c.opened.Broadcast()
 	}
 }
 
-// remoteEnded is called when the remote has ended its half of the channel.
+// remoteEnded is called when the remote has ended its half of the channel, or the
+// connection is closed.
 func (s *stream) remoteEnded() {
-	if s.endsEarlier && s.readState == readOpen {
-		s.endsEarlier = false
-		return
-	}
-	s.inEnded = true
 	s.answered()
-	if s.id == handshakeID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	c := s.conn
+	if !s.ours && s.id != handshakeID {
+		c.mu.Lock()
+		c.theirs--
+		c.mu.Unlock()
+	}
+	if s.id == handshakeID || c.closed() != nil {
+		s.readable.Broadcast()
 		return
 	}
 	if s.readState == readOpen {
@@ -505,51 +616,56 @@ func (s *stream) remoteEnded() {
 	if s.sendState < sendAnswered {
 		s.stopSending(&StreamError{Remote: true})
 	}
-	s.settle()
-	s.forget()
+	if s.ending {
+		c.forget(s, true)
+	} else {
+		s.settle()
+	}
 }
 
-// forget lets the ID be used again when both halves have ended.
-func (s *stream) forget() {
-	if !s.outEnded || !s.inEnded || s.conn.streams[s.id] != s {
-		return
+// wake is called when the connection is closed.
+func (s *stream) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readable.Broadcast()
+	s.writable.Broadcast()
+	s.readUntil.stop()
+	s.writeUntil.stop()
+	if s.finTimer != nil {
+		s.finTimer.Stop()
 	}
-	s.answered()
-	delete(s.conn.streams, s.id)
-	if s.ours {
-		s.conn.numOurs--
-		s.conn.opened.Broadcast()
-	}
-	s.conn.windows -= s.window - firstWindow
+}
+
+// open tells whether somebody here uses the stream.
+func (s *stream) open() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.over && s.id != handshakeID
 }
 
 // Close ends both directions. What was written still arrives.
 func (s *stream) Close() error {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state == stateClosed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.closed() != nil {
 		return nil
 	}
 	s.finishWriting()
 	s.closeReading()
-	s.setGone()
+	s.setOver()
 	s.settle()
-	c.finish()
 	return nil
 }
 
 // CloseWrite lets the remote read io.EOF after what was written.
 func (s *stream) CloseWrite() error {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state == stateClosed {
-		return c.err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.conn.closed(); err != nil {
+		return err
 	}
 	s.finishWriting()
 	s.settle()
-	c.finish()
 	return nil
 }
 
@@ -564,15 +680,13 @@ func (s *stream) finishWriting() {
 
 // CloseRead throws away what comes.
 func (s *stream) CloseRead() error {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state == stateClosed {
-		return c.err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.conn.closed(); err != nil {
+		return err
 	}
 	s.closeReading()
 	s.settle()
-	c.finish()
 	return nil
 }
 
@@ -588,81 +702,59 @@ func (s *stream) closeReading() {
 	}
 }
 
-// wait gives the remote some time to answer FIN.
-func (s *stream) wait() {
-	s.finDeadline = time.Now().Add(finAckWait)
-	s.finQueued = s.queued
-	s.conn.closing = append(s.conn.closing, s)
-}
-
-// waited is called when that time is over. A remote that still takes data gets more.
-func (s *stream) waited() {
-	switch {
-	case s.sendState != sendFinished:
-	case s.queued == 0:
-		s.finLate = true
-		s.settle()
-	case s.queued < s.finQueued:
-		s.wait()
-	default:
-		s.stopSending(&StreamError{})
-		s.control(control{flag: flagReset})
-		s.settle()
-	}
-}
-
 // Reset ends both directions at once.
 func (s *stream) Reset(code uint32) error {
-	c := s.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.state == stateClosed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn.closed() != nil {
 		return nil
 	}
 	s.reset(code)
-	c.finish()
 	return nil
 }
 
 func (s *stream) reset(code uint32) {
 	err := &StreamError{Code: code}
-	sending, reading := s.sendState < sendAnswered, s.readState == readOpen
+	sending := s.sendState < sendAnswered
+	switch {
+	case s.out == nil: // the remote has never heard of it
+	case sending:
+		s.control(control{flag: flagReset, code: code})
+	case s.readState == readOpen:
+		s.control(control{flag: flagStopSending, code: code})
+	}
 	if sending {
 		s.stopSending(err)
-		s.control(control{flag: flagReset, code: code})
-	}
-	if reading {
-		s.control(control{flag: flagStopSending, code: code})
 	}
 	if s.readState != readClosed && s.readState != readReset {
 		s.stopReading(readReset, err)
 	}
-	s.setGone()
+	s.setOver()
 	s.settle()
 }
 
 // SetDeadline sets both deadlines.
 func (s *stream) SetDeadline(t time.Time) error {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	s.readUntil.set(t, &s.readable, s.gone)
-	s.writeUntil.set(t, &s.writable, s.gone)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readUntil.set(t, &s.readable, s.over)
+	s.writeUntil.set(t, &s.writable, s.over)
 	return nil
 }
 
 // SetReadDeadline sets when Read ends.
 func (s *stream) SetReadDeadline(t time.Time) error {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	s.readUntil.set(t, &s.readable, s.gone)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readUntil.set(t, &s.readable, s.over)
 	return nil
 }
 
 // SetWriteDeadline sets when Write ends.
 func (s *stream) SetWriteDeadline(t time.Time) error {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	s.writeUntil.set(t, &s.writable, s.gone)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writeUntil.set(t, &s.writable, s.over)
 	return nil
 }
 
@@ -674,11 +766,11 @@ type deadline struct {
 
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-func (d *deadline) set(t time.Time, waiting *sync.Cond, gone bool) {
+func (d *deadline) set(t time.Time, waiting *sync.Cond, over bool) {
 	d.stop()
 	d.at = t
 	waiting.Broadcast()
-	if wait := time.Until(t); !t.IsZero() && wait > 0 && !gone {
+	if wait := time.Until(t); !t.IsZero() && wait > 0 && !over {
 		d.timer = time.AfterFunc(wait, func() {
 			waiting.L.Lock()
 			defer waiting.L.Unlock()
@@ -700,5 +792,5 @@ type handshakeChannel struct {
 }
 
 func (h handshakeChannel) Close() error         { return nil }
-func (h handshakeChannel) LocalAddr() net.Addr  { return h.conn.socket.conn.LocalAddr() }
-func (h handshakeChannel) RemoteAddr() net.Addr { return h.conn.addr }
+func (h handshakeChannel) LocalAddr() net.Addr  { return h.conn.link.LocalAddr() }
+func (h handshakeChannel) RemoteAddr() net.Addr { return h.conn.link.addr }

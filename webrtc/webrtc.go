@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pion/stun/v4"
+
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/noise"
@@ -166,7 +168,7 @@ func (t *Transport) dial(ctx context.Context, addr multiaddr.Addr, ap netip.Addr
 		return tc, false, fmt.Errorf("webrtc: %w", err)
 	}
 	udp := raw.(*net.UDPConn)
-	c := newConn(newSocket(udp, true), ap, true, t.timeout)
+	c := newConn(newLink(newSocket(udp, true), ap), true, t.timeout)
 	c.check = newCheck(t.version)
 	c.stun = c.dialerSTUN
 	c.detach = func() { udp.Close() }
@@ -191,11 +193,11 @@ func (t *Transport) dial(ctx context.Context, addr multiaddr.Addr, ap netip.Addr
 		return fmt.Errorf("webrtc: the certificate of %s has another hash than its address says: %s", ap, hashText(got))
 	})
 	if err != nil {
-		return tc, srtp && c.shaking.noSRTP.Load(), err
+		return tc, srtp && c.link.noSRTP.Load(), err
 	}
 	progress(host.StageSecuring)
 	// The listener is the initiator, because it can send first.
-	secured, err := t.noise.Server(ctx, handshakeChannel{c.channel}, noise.Config{Remote: p, Prologue: prologue(t.cert.hash, hash)})
+	secured, err := t.noise.Server(ctx, handshakeChannel{c.handshakes}, noise.Config{Remote: p, Prologue: prologue(t.cert.hash, hash)})
 	if err != nil {
 		return tc, false, fmt.Errorf("webrtc: %w", err)
 	}
@@ -248,9 +250,6 @@ func (c *conn) probe(ctx context.Context) error {
 		select {
 		case err := <-c.check.answered:
 			timer.Stop()
-			c.mu.Lock()
-			c.lastCheck = time.Now()
-			c.mu.Unlock()
 			return err
 		case <-timer.C:
 		case <-c.done:
@@ -271,17 +270,22 @@ func (c *conn) dialerSTUN(p []byte) {
 		return
 	}
 	k := c.check
+	var name stun.Username
+	var refused stun.ErrorCodeAttribute
 	var outcome error
 	switch {
-	case m.kind == stunBindingRequest && string(m.username) == k.ours+":"+k.theirs && m.authentic(k.ourKey):
-		answer := stunSuccess(&m, c.remote, k.ourKey)
-		c.socket.send(answer, len(answer), c.addr)
+	case m.Type == stun.BindingRequest:
+		if name.GetFrom(m) == nil && name.String() == k.ours+":"+k.theirs && authentic(m, k.ourKey) {
+			answer := stunSuccess(m, c.link.remote, k.ourKey)
+			c.link.socket.send(answer, len(answer), c.link.addr)
+		}
 		return
-	case m.id != k.id:
+	case m.TransactionID != k.id:
 		return
-	case m.kind == stunBindingSuccess && m.authentic(k.theirKey):
-	case m.kind == stunBindingError && m.errorCode/100 == 4:
-		outcome = fmt.Errorf("webrtc: the remote refused the connectivity check with %d: it may not know this version of webrtc-direct", m.errorCode)
+	case m.Type == stun.BindingSuccess && authentic(m, k.theirKey):
+		c.heard()
+	case m.Type == stun.BindingError && refused.GetFrom(m) == nil && refused.Code/100 == 4:
+		outcome = fmt.Errorf("webrtc: the remote refused the connectivity check with %d: it may not know this version of webrtc-direct", refused.Code)
 	default:
 		return
 	}
@@ -293,20 +297,18 @@ func (c *conn) dialerSTUN(p []byte) {
 
 // readOwn reads the socket of a dialer until it is closed.
 func (c *conn) readOwn() {
-	b, oob := make([]byte, maxDatagram), make([]byte, 64)
+	b, oob := blocks.Get().(*block), make([]byte, 64)
 	for {
-		n, size, _, err := c.socket.read(b, oob)
+		n, size, _, err := c.link.socket.read(b[:], oob)
 		switch {
 		case err == nil:
-			c.packets(b[:n], size)
+			if c.packets(b, n, size) {
+				b = blocks.Get().(*block)
+			}
 		case errors.Is(err, net.ErrClosed):
 			return
-		case errors.Is(err, syscall.ECONNREFUSED):
-			c.mu.Lock()
-			if c.state == stateHandshake {
-				c.shut(fmt.Errorf("webrtc: %w", err))
-			}
-			c.mu.Unlock()
+		case errors.Is(err, syscall.ECONNREFUSED) && !c.link.secured.Load():
+			c.fail(fmt.Errorf("webrtc: %w", err))
 		}
 	}
 }
