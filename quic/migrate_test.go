@@ -93,6 +93,8 @@ func TestAddrsChangedUnbound(t *testing.T) {
 		t.Fatal(err)
 	}
 	echo(t, dialed.Mux, nil)
+	near.endpoint.mu.Lock()
+	defer near.endpoint.mu.Unlock()
 	if n := len(near.endpoint.open); n != 1 {
 		t.Errorf("%d sockets are open", n)
 	}
