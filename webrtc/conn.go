@@ -33,6 +33,11 @@ const (
 	// maxUnread is how much of all streams is kept that nobody has read, in bytes.
 	// What comes beyond it stays in the receive window.
 	maxUnread = 4 << 20
+
+	// maxPieces is how many pieces of messages that are not whole a remote may send: a
+	// window full of pieces as large as packets are is 1,000, and 32,768 of the
+	// smallest take 6 MiB.
+	maxPieces = 32 << 10
 )
 
 // Bounds of a connection.
@@ -125,6 +130,8 @@ type conn struct {
 	fullest   int64        // the first of those; set in the handshake
 
 	assoc *sctp.Association // set in the handshake
+
+	pieces fragments // owned by the read loop of SCTP
 
 	mu sync.Mutex // guards all that follows
 
@@ -302,6 +309,10 @@ func (c *conn) observe(p []byte) {
 			if n < 4 || n > len(p) {
 				break
 			}
+			if c.pieces.tooMany(p[:n]) {
+				go c.fail(fmt.Errorf("webrtc: more than %d pieces of messages that do not end", maxPieces))
+				return
+			}
 			c.look(p[:n])
 			p = p[min((n+3)&^3, len(p)):]
 		}
@@ -310,6 +321,32 @@ func (c *conn) observe(p []byte) {
 		c.code = binary.BigEndian.Uint32(v[4:])
 		c.mu.Unlock()
 	}
+}
+
+// fragments counts the pieces of messages that are not whole, by channel. pion bounds
+// their bytes, and a piece of one byte takes 200.
+type fragments struct {
+	of  map[uint16]int
+	all int
+}
+
+// tooMany counts a chunk of data, and tells when a bound is met.
+func (f *fragments) tooMany(chunk []byte) bool {
+	if (chunk[0] != chunkData && chunk[0] != chunkIData) || len(chunk) < 16 {
+		return false
+	}
+	id := binary.BigEndian.Uint16(chunk[8:])
+	if chunk[1]&1 != 0 { // the last one
+		f.all -= f.of[id]
+		delete(f.of, id)
+		return false
+	}
+	if f.of == nil {
+		f.of = make(map[uint16]int)
+	}
+	f.of[id]++
+	f.all++
+	return f.all > maxPieces
 }
 
 // look lets the reader of a stream go on if a chunk tells that the stream is reset
