@@ -30,6 +30,10 @@ const (
 	// receiveWindow is how much a remote may send that was not taken from SCTP, in bytes.
 	receiveWindow = 1 << 20
 
+	// resetRest is how long a channel stays after a RESET: js-libp2p handles messages
+	// and the ends of channels apart, and takes an end that comes with it for a good one.
+	resetRest = 100 * time.Millisecond
+
 	// maxUnread is how much of all streams is kept that nobody has read, in bytes.
 	// What comes beyond it stays in the receive window.
 	maxUnread = 4 << 20

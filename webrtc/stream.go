@@ -122,9 +122,10 @@ type stream struct {
 	readUntil deadline
 
 	// the end of the channel
-	over   bool // nobody here uses it any more
-	ending bool // our half is being ended
-	ended  bool // the remote's half has ended, or the connection
+	over   bool        // nobody here uses it any more
+	ending bool        // our half is being ended
+	ended  bool        // the remote's half has ended, or the connection
+	late   *time.Timer // ends our half, after a RESET
 }
 
 func newStream(c *conn, id uint16) *stream {
@@ -526,7 +527,8 @@ func (s *stream) settle() {
 	if s.id == handshakeID || s.ending || s.conn.closed() != nil {
 		return
 	}
-	if s.sendState == sendFinished && s.readState != readOpen && s.finTimer == nil {
+	// Without out the connection is closing, and took no FIN.
+	if s.sendState == sendFinished && s.readState != readOpen && s.finTimer == nil && s.out != nil {
 		s.finBuffered = s.out.BufferedAmount()
 		s.finTimer = time.AfterFunc(finAckWait, s.waited)
 	}
@@ -544,9 +546,26 @@ func (s *stream) settle() {
 		s.conn.forget(s, false)
 		return
 	}
+	if s.sendState == sendReset && !s.ended {
+		s.late = time.AfterFunc(resetRest, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.endLate()
+		})
+		return
+	}
 	s.out.Close()
 	if s.ended {
 		s.conn.forget(s, true)
+	}
+}
+
+// endLate ends our half of the channel if it is still to be ended after a RESET.
+func (s *stream) endLate() {
+	if s.late != nil {
+		s.late.Stop()
+		s.late = nil
+		s.out.Close()
 	}
 }
 
@@ -617,6 +636,7 @@ func (s *stream) remoteEnded() {
 		s.stopSending(&StreamError{Remote: true})
 	}
 	if s.ending {
+		s.endLate()
 		c.forget(s, true)
 	} else {
 		s.settle()
