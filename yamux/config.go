@@ -21,8 +21,9 @@ type Config struct {
 	// Negative: no limit.
 	Budget int
 
-	// KeepAlive is after how long without a word from the peer it is asked for
-	// one; it has 10 s to answer. 0: 30 s. Negative: off.
+	// KeepAlive is after how long without a word from the peer the client asks it for
+	// one, and the server after half as long again; it has 10 s to answer. 0: 30 s.
+	// Negative: off.
 	KeepAlive time.Duration
 
 	// WriteTimeout is how long one Conn.Write may take until the session ends.

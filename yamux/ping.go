@@ -122,8 +122,17 @@ func (s *Session) handlePing(h header) *SessionError {
 // startKeepAlive sets the only timer of a session. s.mu is held.
 func (s *Session) startKeepAlive() {
 	if s.cfg.KeepAlive > 0 {
-		s.ping.keepAlive = time.AfterFunc(s.cfg.KeepAlive, s.checkAlive)
+		s.ping.keepAlive = time.AfterFunc(s.patience(), s.checkAlive)
 	}
+}
+
+// patience is how long the peer may be silent. The server has more of it: between
+// two of us only the client asks, which halves what idle connections cost.
+func (s *Session) patience() time.Duration {
+	if s.client {
+		return s.cfg.KeepAlive
+	}
+	return s.cfg.KeepAlive * 3 / 2
 }
 
 // stopPings ends the keepalive with the session. s.mu is held.
@@ -144,7 +153,7 @@ func (s *Session) checkAlive() {
 		s.mu.Unlock()
 	case heard:
 		s.ping.asked = false
-		s.ping.keepAlive.Reset(s.cfg.KeepAlive)
+		s.ping.keepAlive.Reset(s.patience())
 		s.mu.Unlock()
 	case s.ping.asked:
 		s.mu.Unlock()
