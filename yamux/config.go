@@ -22,7 +22,7 @@ type Config struct {
 	Budget int
 
 	// KeepAlive is after how long without a word from the peer the client asks it for
-	// one, and the server after half as long again; it has 10 s to answer. 0: 30 s.
+	// one, and the server after half as long again; it has 10 s to answer. 0: 45 s.
 	// Negative: off.
 	KeepAlive time.Duration
 
@@ -35,7 +35,7 @@ const (
 	defaultStreams      = 1024
 	defaultMaxWindow    = 16 << 20
 	defaultBudget       = 64 << 20
-	defaultKeepAlive    = 30 * time.Second
+	defaultKeepAlive    = 45 * time.Second // with the answer less than a minute, after which some NATs forget
 	defaultWriteTimeout = 10 * time.Second
 
 	// maxMaxWindow keeps sums of windows within 32 bits.
