@@ -21,8 +21,8 @@ type Config struct {
 	// Negative: no limit.
 	Budget int
 
-	// KeepAlive is after how long without a word from the peer the client asks it for
-	// one, and the server after half as long again; it has 10 s to answer. 0: 45 s.
+	// KeepAlive is after how long without a word from the peer the server asks it for
+	// one, and the client after half as long again; it has 10 s to answer. 0: 30 s.
 	// Negative: off.
 	KeepAlive time.Duration
 
@@ -35,7 +35,7 @@ const (
 	defaultStreams      = 1024
 	defaultMaxWindow    = 16 << 20
 	defaultBudget       = 64 << 20
-	defaultKeepAlive    = 45 * time.Second // with the answer less than a minute, after which some NATs forget
+	defaultKeepAlive    = 30 * time.Second
 	defaultWriteTimeout = 10 * time.Second
 
 	// maxMaxWindow keeps sums of windows within 32 bits.

@@ -126,13 +126,13 @@ func (s *Session) startKeepAlive() {
 	}
 }
 
-// patience is how long the peer may be silent. The server has more of it: between
-// two of us only the client asks, which halves what idle connections cost.
+// patience is how long the peer may be silent. The client has more of it: between
+// two of us only the server asks, which halves what idle connections cost.
 func (s *Session) patience() time.Duration {
 	if s.client {
-		return s.cfg.KeepAlive
+		return s.cfg.KeepAlive * 3 / 2
 	}
-	return s.cfg.KeepAlive * 3 / 2
+	return s.cfg.KeepAlive
 }
 
 // stopPings ends the keepalive with the session. s.mu is held.
