@@ -84,6 +84,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		Identity:   key,
 		Transports: n.transports.all,
 		Announce:   n.transports.announce,
+		Move:       n.transports.moved,
 		Limits:     cfg.Limits,
 		Logger:     cfg.Logger,
 		Trace:      cfg.Trace,

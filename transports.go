@@ -36,9 +36,6 @@ const (
 	// roamingInterval is how often the machine's addresses are looked at, which takes
 	// some 50 µs: soon enough that a connection outlives the change.
 	roamingInterval = 2 * time.Second
-	// movingTimeout is how long connections may take to move; then the next change is
-	// looked for.
-	movingTimeout = 10 * time.Second
 )
 
 // WebSocket describes how the node serves WebSocket, and what else on the same ports.
@@ -157,11 +154,7 @@ func (n *Node) follow(ctx context.Context) {
 			continue
 		}
 		known = now
-		moving, cancel := context.WithTimeout(ctx, movingTimeout)
-		if err := n.transports.moved(moving); err != nil && ctx.Err() == nil {
-			n.Logger().Info("after a change of this machine's addresses", "err", err)
-		}
-		cancel()
+		n.NetworkChanged()
 	}
 }
 

@@ -49,6 +49,9 @@ type (
 	// AddrsChanged tells that the host's own addresses are other ones now.
 	AddrsChanged struct{ Addrs []multiaddr.Addr }
 
+	// NetworkChanged tells that this machine is in another network now; 0: in none.
+	NetworkChanged struct{ Network NetworkID }
+
 	// ProtocolsChanged tells that a handler was added or removed.
 	ProtocolsChanged struct{ Protocols []ProtocolID }
 
@@ -117,6 +120,7 @@ func (PeerDisconnected) isState() bool { return true }
 func (PeerIdentified) isState() bool   { return true }
 func (PeerDiscovered) isState() bool   { return true }
 func (AddrsChanged) isState() bool     { return true }
+func (NetworkChanged) isState() bool   { return true }
 func (ProtocolsChanged) isState() bool { return true }
 func (EventsLost) isState() bool       { return true }
 func (DialStarted) isState() bool      { return false }

@@ -42,6 +42,10 @@ type Config struct {
 	// out of those that the host listens on. It must not block.
 	Announce func(listening []multiaddr.Addr) []multiaddr.Addr
 
+	// Move, when set, is called after a change of network: transports take their
+	// connections along. What it returns is logged. See Host.NetworkChanged.
+	Move func(ctx context.Context) error
+
 	// Trace, when set, is called for every event, also those that subscriptions do
 	// not get, from the goroutine in which it happens. It must not block.
 	Trace func(Event)
@@ -54,6 +58,7 @@ type Host struct {
 	key        peer.PrivateKey
 	transports []Transport
 	announce   func([]multiaddr.Addr) []multiaddr.Addr
+	move       func(context.Context) error
 	resolver   Resolver
 	limits     Limits
 	log        *slog.Logger
@@ -69,6 +74,10 @@ type Host struct {
 	running atomic.Int64                  // goroutines of this host
 	start   func(f func(context.Context)) // starts one, with the host's context
 	cancel  context.CancelFunc
+
+	net        atomic.Pointer[NetworkID] // nil: not looked at yet
+	moving     sync.Mutex                // guards stopMoving
+	stopMoving context.CancelFunc        // ends what the last change of network has set going
 
 	life   sync.RWMutex // guards closed; held for reading while a goroutine is added
 	closed bool
@@ -101,6 +110,7 @@ func New(cfg Config) (*Host, error) {
 		key:        cfg.Identity,
 		transports: slices.Clone(cfg.Transports),
 		announce:   cfg.Announce,
+		move:       cfg.Move,
 		resolver:   cfg.Resolver,
 		limits:     cfg.Limits.withDefaults(),
 		log:        cfg.Logger,
