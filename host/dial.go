@@ -36,6 +36,9 @@ func (h *Host) connTo(ctx context.Context, p peer.ID, addrs []multiaddr.Addr) (*
 	if p == h.id {
 		return nil, ErrDialSelf
 	}
+	if err := h.gate.dialPeer(p); err != nil {
+		return nil, &DialError{Peer: p, Cause: err}
+	}
 	for {
 		if c := h.best(p); c != nil {
 			return c, nil
@@ -145,6 +148,9 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 	addrs, failed := h.resolveAll(ctx, d.peer, d.planned)
 	addrs = slices.DeleteFunc(addrs, func(a multiaddr.Addr) bool {
 		err := h.undialable(a)
+		if err == nil {
+			err = h.gate.dialAddr(d.peer, a)
+		}
 		if err != nil {
 			failed = append(failed, DialAttempt{Addr: a, Err: err})
 		}

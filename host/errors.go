@@ -144,6 +144,9 @@ func (e *DialError) Error() string {
 		fmt.Fprintf(&b, ": %v", e.Cause)
 	}
 	for _, a := range e.Attempts {
+		if a.Err == nil { // it connected, and Cause tells why that was not kept
+			continue
+		}
 		fmt.Fprintf(&b, "\n  %s: %s failed after %v: %s", a.Addr, a.Stage, a.Elapsed.Round(100*time.Microsecond), reason(a.Err))
 	}
 	return b.String()
@@ -155,7 +158,9 @@ func (e *DialError) Unwrap() []error {
 		errs = append(errs, e.Cause)
 	}
 	for _, a := range e.Attempts {
-		errs = append(errs, a.Err)
+		if a.Err != nil {
+			errs = append(errs, a.Err)
+		}
 	}
 	return errs
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Transports []Transport     // none: the host can neither dial nor listen
 	Resolver   Resolver        // for DNS names in addresses; nil: net.DefaultResolver
 	Limits     Limits
+	Gate       Gate         // who may connect; the zero value lets everybody
 	Logger     *slog.Logger // nil: silent
 
 	// Announce, when set, makes the addresses that are told to others, best first,
@@ -61,6 +62,7 @@ type Host struct {
 	move       func(context.Context) error
 	resolver   Resolver
 	limits     Limits
+	gate       Gate
 	log        *slog.Logger
 	hub        hub
 	book       *book
@@ -113,6 +115,7 @@ func New(cfg Config) (*Host, error) {
 		move:       cfg.Move,
 		resolver:   cfg.Resolver,
 		limits:     cfg.Limits.withDefaults(),
+		gate:       cfg.Gate,
 		log:        cfg.Logger,
 		hub:        hub{trace: cfg.Trace},
 		done:       make(chan struct{}),
@@ -278,7 +281,11 @@ func (h *Host) acceptLoop(ctx context.Context, l TransportListener) {
 // admit decides whether an accepted connection gets a chance.
 func (h *Host) admit(in Incoming) {
 	addr := in.RemoteAddr()
-	if err := h.room(addr); err != nil {
+	err := h.gate.accept(addr)
+	if err == nil {
+		err = h.room(addr)
+	}
+	if err != nil {
 		in.Close()
 		h.hub.emit(UpgradeFailed{Addr: addr, Err: err})
 		return
@@ -339,6 +346,11 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		host: h, mux: tc.Mux, remote: tc.RemoteKey.ID(), key: tc.RemoteKey, local: tc.LocalAddr, addr: tc.RemoteAddr,
 		dir: dir, security: tc.Security, muxer: tc.Muxer, limited: tc.Limited, opened: time.Now(), done: make(chan struct{}),
 		datagrams: tc.Datagrams,
+	}
+	// Before the lock, since it is a program's own function.
+	if err := h.gate.secured(c.remote, dir, c.addr); err != nil {
+		h.start(func(context.Context) { tc.Mux.CloseWithCode(ConnCodeGated) })
+		return nil, err
 	}
 	h.order.Lock()
 	defer h.order.Unlock()
