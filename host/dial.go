@@ -30,6 +30,14 @@ func (h *Host) Connect(ctx context.Context, to peer.AddrInfo) (*Conn, error) {
 	return h.connTo(ctx, to.ID, addrs)
 }
 
+// ConnectBackground is Connect for a connection that nobody waits for: it keeps
+// off addresses that failed lately, and waits its turn when many such dials are under way.
+// The addresses are a user's; for those of others, call Discovered before and
+// leave to.Addrs empty.
+func (h *Host) ConnectBackground(ctx context.Context, to peer.AddrInfo) (*Conn, error) {
+	return h.Connect(ctx, to)
+}
+
 // connTo finds or makes a connection with p; addrs are those that the caller
 // wants to be tried.
 func (h *Host) connTo(ctx context.Context, p peer.ID, addrs []multiaddr.Addr) (*Conn, error) {
@@ -70,6 +78,8 @@ type dial struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed after conn, err and planned are set
 
+	id      uint64
+	start   time.Time
 	conn    *Conn
 	err     error
 	planned []multiaddr.Addr // the addresses that were known when it began
@@ -91,7 +101,8 @@ func (h *Host) joinDial(p peer.ID) (d *dial, joined bool, err error) {
 			return d, true, nil
 		}
 	}
-	d = &dial{peer: p, host: h, done: make(chan struct{}), waiters: 1}
+	h.lastDial++
+	d = &dial{id: h.lastDial, peer: p, host: h, done: make(chan struct{}), waiters: 1}
 	started := h.spawn(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
@@ -102,7 +113,10 @@ func (h *Host) joinDial(p peer.ID) (d *dial, joined bool, err error) {
 		if abandoned {
 			cancel()
 		}
+		d.start = time.Now()
 		d.conn, d.err = d.run(ctx)
+		d.end()
+		h.hub.emit(DialEnded{ID: d.id, Peer: p, Conn: d.conn, Err: d.err, Elapsed: time.Since(d.start)})
 		h.mu.Lock()
 		if h.dials[p] == d {
 			delete(h.dials, p)
@@ -129,10 +143,12 @@ func (d *dial) leave() {
 // An attempt is one address of a dial.
 type attempt struct {
 	addr  multiaddr.Addr
-	start time.Time
+	start time.Time // zero: skipped
+	delay time.Duration
 
 	// guarded by dial.mu
 	stage   Stage
+	stages  [StageMuxed + 1]time.Duration
 	ended   bool
 	elapsed time.Duration
 	err     error
@@ -142,28 +158,39 @@ type attempt struct {
 func (d *dial) run(ctx context.Context) (*Conn, error) {
 	h := d.host
 	d.planned = h.book.info(d.peer).Addrs
+	h.hub.emit(DialStarted{ID: d.id, Peer: d.peer, Addrs: d.planned})
 	if len(d.planned) == 0 {
 		return nil, &DialError{Peer: d.peer, Cause: ErrNoAddrs}
 	}
-	addrs, failed := h.resolveAll(ctx, d.peer, d.planned)
+	addrs, skipped := h.resolveAll(ctx, d.peer, d.planned)
+	if slices.ContainsFunc(d.planned, isName) {
+		h.hub.emit(DialResolved{ID: d.id, Peer: d.peer, Addrs: addrs, Failed: skipped, Elapsed: time.Since(d.start)})
+	}
 	addrs = slices.DeleteFunc(addrs, func(a multiaddr.Addr) bool {
 		err := h.undialable(a)
 		if err == nil {
 			err = h.gate.dialAddr(d.peer, a)
 		}
 		if err != nil {
-			failed = append(failed, DialAttempt{Addr: a, Err: err})
+			skipped = append(skipped, DialAttempt{Addr: a, Err: err})
 		}
 		return err != nil
 	})
+	plan := rank(addrs)
+	for len(plan) > maxAttempts {
+		skipped = append(skipped, DialAttempt{Addr: plan[len(plan)-1].addr, Err: &SkipError{Reason: ErrTooManyAddrs}})
+		plan = plan[:len(plan)-1]
+	}
 	d.mu.Lock()
-	for _, f := range failed {
-		d.attempts = append(d.attempts, &attempt{addr: f.Addr, ended: true, elapsed: f.Elapsed, err: f.Err})
+	for _, f := range skipped {
+		d.attempts = append(d.attempts, &attempt{addr: f.Addr, ended: true, err: f.Err})
 	}
 	d.mu.Unlock()
-	plan := rank(addrs)
-	plan = plan[:min(len(plan), maxAttempts)]
-	h.hub.emit(DialStarted{Peer: d.peer, Addrs: addrs})
+	steps := make([]DialStep, len(plan))
+	for i, p := range plan {
+		steps[i] = DialStep{Addr: p.addr, Delay: p.delay}
+	}
+	h.hub.emit(DialRanked{ID: d.id, Peer: d.peer, Steps: steps, Skipped: skipped})
 
 	if len(plan) == 1 {
 		// No race, so it needs no goroutine, channel and timer.
@@ -239,7 +266,8 @@ func drain(results <-chan result, n int) {
 }
 
 func (d *dial) begin(addr multiaddr.Addr) *attempt {
-	a := &attempt{addr: addr, start: time.Now()}
+	now := time.Now()
+	a := &attempt{addr: addr, start: now, delay: now.Sub(d.start)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.attempts = append(d.attempts, a)
@@ -253,19 +281,46 @@ func (d *dial) try(ctx context.Context, a *attempt) result {
 	t := d.host.dialer(a.addr)
 	tc, err := t.Dial(ctx, a.addr, d.peer, func(s Stage) {
 		d.mu.Lock()
-		a.stage = max(a.stage, s)
-		d.mu.Unlock()
+		defer d.mu.Unlock()
+		if s > a.stage && s <= StageMuxed && !a.ended {
+			a.stage = s
+			a.stages[s] = time.Since(a.start)
+		}
 	})
 	if err == nil && tc.RemoteKey.ID() != d.peer {
 		tc.Mux.CloseWithCode(ConnCodeProtocolViolation)
 		err = fmt.Errorf("host: %s answered instead of %s", tc.RemoteKey.ID(), d.peer)
 	}
+	d.finish(a, err)
+	return result{tc, err}
+}
+
+// finish notes and tells what became of an attempt, once.
+func (d *dial) finish(a *attempt, err error) {
 	d.mu.Lock()
+	if a.ended {
+		d.mu.Unlock()
+		return
+	}
 	a.ended, a.elapsed, a.err = true, time.Since(a.start), err
 	report := a.report(nil)
 	d.mu.Unlock()
-	d.host.hub.emit(DialAttempted{Peer: d.peer, Attempt: report})
-	return result{tc, err}
+	d.host.hub.emit(DialAttempted{ID: d.id, Peer: d.peer, Attempt: report})
+}
+
+// end gives up the attempts that still run, so that nothing is told of them after
+// the dial has ended.
+func (d *dial) end() {
+	d.mu.Lock()
+	running := slices.DeleteFunc(slices.Clone(d.attempts), func(a *attempt) bool { return a.ended })
+	d.mu.Unlock()
+	err := ErrNotNeeded
+	if d.conn == nil {
+		err = context.Canceled
+	}
+	for _, a := range running {
+		d.finish(a, err)
+	}
 }
 
 // report tells of every attempt so far; those that still run failed by cause.
@@ -280,10 +335,11 @@ func (d *dial) report(cause error) []DialAttempt {
 }
 
 func (a *attempt) report(cause error) DialAttempt {
+	r := DialAttempt{Addr: a.addr, Start: a.start, Delay: a.delay, Stage: a.stage, Stages: a.stages, Elapsed: a.elapsed, Err: a.err}
 	if !a.ended {
-		return DialAttempt{Addr: a.addr, Stage: a.stage, Elapsed: time.Since(a.start), Err: cause}
+		r.Elapsed, r.Err = time.Since(a.start), cause
 	}
-	return DialAttempt{Addr: a.addr, Stage: a.stage, Elapsed: a.elapsed, Err: a.err}
+	return r
 }
 
 func (h *Host) dialer(addr multiaddr.Addr) Transport {
@@ -306,4 +362,13 @@ func (h *Host) undialable(addr multiaddr.Addr) error {
 		return ErrNoTransport
 	}
 	return nil
+}
+
+func isName(a multiaddr.Addr) bool {
+	first, _ := a.First()
+	switch first.Code() {
+	case multiaddr.DNS, multiaddr.DNS4, multiaddr.DNS6, multiaddr.DNSAddr:
+		return true
+	}
+	return false
 }

@@ -137,8 +137,8 @@ func TestResolveIsBounded(t *testing.T) {
 func TestDialErrorTellsAll(t *testing.T) {
 	p := testID(t)
 	err := error(&DialError{Peer: p, Attempts: []DialAttempt{
-		{Addr: multiaddr.MustParse("/ip4/1.2.3.4/tcp/1"), Stage: StageStart, Elapsed: 3 * time.Millisecond, Err: errors.New("connect: connection refused")},
-		{Addr: multiaddr.MustParse("/ip4/1.2.3.5/tcp/1"), Stage: StageSecuring, Elapsed: 10 * time.Second, Err: context.DeadlineExceeded},
+		{Addr: multiaddr.MustParse("/ip4/1.2.3.4/tcp/1"), Start: time.Unix(1, 0), Stage: StageStart, Elapsed: 3 * time.Millisecond, Err: errors.New("connect: connection refused")},
+		{Addr: multiaddr.MustParse("/ip4/1.2.3.5/tcp/1"), Start: time.Unix(1, 0), Stage: StageSecuring, Elapsed: 10 * time.Second, Err: context.DeadlineExceeded},
 	}})
 	for _, part := range []string{
 		p.String(), "/ip4/1.2.3.4/tcp/1", "after 3ms", "nothing listens there", "the security handshake failed after 10s", "no answer in time",

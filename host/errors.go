@@ -1,15 +1,11 @@
 package host
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
-	"time"
 
-	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 )
 
@@ -119,63 +115,6 @@ type LimitError struct {
 
 func (e *LimitError) Error() string {
 	return fmt.Sprintf("host: limit reached: %d of %d used; raise Limits.%s to allow more", e.Used, e.Limit, e.Scope)
-}
-
-// A DialAttempt is what became of one address.
-type DialAttempt struct {
-	Addr    multiaddr.Addr
-	Stage   Stage         // the last stage reached
-	Elapsed time.Duration // from the start of this attempt to its end
-	Err     error
-}
-
-// A DialError tells for every address of a peer what was tried, how long it
-// took and why it failed.
-type DialError struct {
-	Peer     peer.ID
-	Attempts []DialAttempt
-	Cause    error // why the dial ended before every address was tried; nil when all failed
-}
-
-func (e *DialError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "host: could not connect to %s", e.Peer)
-	if e.Cause != nil {
-		fmt.Fprintf(&b, ": %v", e.Cause)
-	}
-	for _, a := range e.Attempts {
-		if a.Err == nil { // it connected, and Cause tells why that was not kept
-			continue
-		}
-		fmt.Fprintf(&b, "\n  %s: %s failed after %v: %s", a.Addr, a.Stage, a.Elapsed.Round(100*time.Microsecond), reason(a.Err))
-	}
-	return b.String()
-}
-
-func (e *DialError) Unwrap() []error {
-	var errs []error
-	if e.Cause != nil {
-		errs = append(errs, e.Cause)
-	}
-	for _, a := range e.Attempts {
-		if a.Err != nil {
-			errs = append(errs, a.Err)
-		}
-	}
-	return errs
-}
-
-// reason words the errors that people meet most often so that they name the remedy.
-func reason(err error) string {
-	switch {
-	case errors.Is(err, context.Canceled):
-		return "given up: another address was faster, or the caller stopped waiting"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return "no answer in time: is the peer running, and is its port reachable from here?"
-	case strings.Contains(err.Error(), "connection refused"):
-		return "connection refused: nothing listens there"
-	}
-	return err.Error()
 }
 
 // fromMux turns an error of a muxer into one of this package.

@@ -62,16 +62,51 @@ type (
 
 // Trace events.
 type (
-	// DialStarted tells that the host begins to dial a peer.
+	// DialStarted tells that the host begins to connect to a peer. The events of one
+	// dial have the same ID, which no other dial of this host has; DialEnded is the last.
 	DialStarted struct {
-		Peer  peer.ID
-		Addrs []multiaddr.Addr
+		ID         uint64
+		Peer       peer.ID
+		Addrs      []multiaddr.Addr // what is known of the peer, names not resolved yet
+		Background bool             // see ConnectBackground
 	}
 
-	// DialAttempted tells what became of one address of a dial. Attempt.Err is nil for success.
+	// DialResolved tells what the names among a peer's addresses stand for. It does
+	// not come when there are none, and the dial does not wait for it.
+	DialResolved struct {
+		ID      uint64
+		Peer    peer.ID
+		Addrs   []multiaddr.Addr // that the names gave
+		Failed  []DialAttempt    // names that gave none
+		Elapsed time.Duration
+	}
+
+	// DialRanked tells in which order addresses are to be tried, and which are not. It
+	// comes once for what was known and once for what was resolved, and again when a
+	// dial in the background becomes one that a user waits for.
+	DialRanked struct {
+		ID      uint64
+		Peer    peer.ID
+		Steps   []DialStep
+		Skipped []DialAttempt
+	}
+
+	// DialAttempted tells what became of one address of a dial that was tried.
+	// Attempt.Err is nil for success.
 	DialAttempted struct {
+		ID      uint64
 		Peer    peer.ID
 		Attempt DialAttempt
+	}
+
+	// DialEnded tells that a dial gave a connection, or why it did not: Err is a
+	// *DialError then and Conn nil.
+	DialEnded struct {
+		ID      uint64
+		Peer    peer.ID
+		Conn    *Conn
+		Err     error
+		Elapsed time.Duration
 	}
 
 	// UpgradeFailed tells that an inbound connection did not become one.
@@ -124,7 +159,10 @@ func (NetworkChanged) isState() bool   { return true }
 func (ProtocolsChanged) isState() bool { return true }
 func (EventsLost) isState() bool       { return true }
 func (DialStarted) isState() bool      { return false }
+func (DialResolved) isState() bool     { return false }
+func (DialRanked) isState() bool       { return false }
 func (DialAttempted) isState() bool    { return false }
+func (DialEnded) isState() bool        { return false }
 func (UpgradeFailed) isState() bool    { return false }
 func (StreamOpened) isState() bool     { return false }
 func (StreamEnded) isState() bool      { return false }

@@ -97,6 +97,7 @@ type Host struct {
 	leaving   int                  // connections that were given up for others; see displace.go
 	dials     map[peer.ID]*dial
 	lastID    uint64
+	lastDial  uint64
 	local     []netip.Addr // this machine's addresses
 	localAt   time.Time
 	lastAddrs []multiaddr.Addr

@@ -358,7 +358,7 @@ func TestEvents(t *testing.T) {
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	want := "[host.AddrsChanged host.DialStarted host.DialAttempted host.PeerConnected host.ConnOpened host.StreamOpened host.ConnClosed host.PeerDisconnected]"
+	want := "[host.AddrsChanged host.DialStarted host.DialRanked host.DialAttempted host.PeerConnected host.ConnOpened host.DialEnded host.StreamOpened host.ConnClosed host.PeerDisconnected]"
 	if fmt.Sprint(trace) != want {
 		t.Errorf("trace %v,\nwant  %s", trace, want)
 	}
