@@ -162,21 +162,17 @@ func newUpgrader(key peer.PrivateKey, cfg Config) (*upgrade.Upgrader, error) {
 		}
 		security = append(security, s)
 	}
+	limits := cfg.Limits.Resolve(host.MachineMemory())
 	return upgrade.New(upgrade.Config{
 		Security: security,
-		Yamux:    yamux.Config{MaxIncomingStreams: streamsPerPeer(cfg)},
+		Yamux:    yamux.Config{MaxIncomingStreams: streamsPerPeer(limits), Budget: limits.PeerStreamMemory()},
 		PSK:      cfg.PSK,
 	})
 }
 
 // streamsPerPeer is what a muxer gets as its limit: what a peer may open on all its
-// connections, it may open on one. The default is the same everywhere.
-func streamsPerPeer(cfg Config) int {
-	if cfg.Limits.InboundStreamsPerPeer < 0 {
-		return math.MaxInt32
-	}
-	return cfg.Limits.InboundStreamsPerPeer
-}
+// connections, it may open on one.
+func streamsPerPeer(limits host.Limits) int { return min(limits.InboundStreamsPerPeer, math.MaxInt32) }
 
 // findNeighbours starts mDNS.
 func (n *Node) findNeighbours(cfg MDNS) {

@@ -119,7 +119,7 @@ func newTransports(key peer.PrivateKey, cfg Config, upgrader *upgrade.Upgrader, 
 
 	// QUIC, WebTransport and WebRTC share sockets.
 	sockets := new(udp.Sockets)
-	endpoint := quic.NewEndpoint(quic.EndpointConfig{Sockets: sockets, Key: key, MaxIncomingStreams: streamsPerPeer(cfg)})
+	endpoint := quic.NewEndpoint(quic.EndpointConfig{Sockets: sockets, Key: key, MaxIncomingStreams: streamsPerPeer(cfg.Limits.Resolve(host.MachineMemory()))})
 	t.close = endpoint.Close
 	overQUIC, err := quic.New(quic.Config{Key: key, Endpoint: endpoint})
 	if err != nil {

@@ -48,6 +48,9 @@ type Conn struct {
 
 	datagrams Datagrams // nil: none
 
+	cost, streamCost int // what it and one of its streams take, in bytes
+	account          *Account
+
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
 	endsEarly atomic.Bool                  // the remote takes the end of a stream that comes with the proposal
 	inbound   *atomic.Int32                // streams that the peer opened and that are served, on all its connections
@@ -164,8 +167,14 @@ func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
 		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
 		return
 	}
+	if err := c.account.Take(c.streamCost); err != nil {
+		c.inbound.Add(-1)
+		c.refuse(mux, CodeResourceLimit, err)
+		return
+	}
 	if !h.hold() {
 		c.inbound.Add(-1)
+		c.account.Release(c.streamCost)
 		mux.Reset(CodeShutdown)
 		return
 	}
@@ -188,6 +197,7 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 	h := c.host
 	defer h.release()
 	defer c.inbound.Add(-1)
+	defer c.account.Release(c.streamCost)
 	now := time.Now()
 	mux.SetReadDeadline(now.Add(proposalDelay))
 	mux.SetWriteDeadline(now.Add(negotiationTimeout))

@@ -11,6 +11,17 @@ import (
 // gives one up for a newcomer: otherwise a few hundred silent connections would keep
 // everybody else out for as long as they like. All of this runs with h.mu held.
 
+// full tells which limit keeps out one more connection that takes cost bytes; nil: none.
+func (h *Host) full(cost int) error {
+	if h.numConns-h.leaving >= h.limits.Conns {
+		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+	}
+	if used := h.connMemory - h.leavingMemory; used > h.limits.ConnMemory-cost {
+		return &LimitError{Scope: "ConnMemory", Limit: h.limits.ConnMemory, Used: used}
+	}
+	return nil
+}
+
 // crowd finds the address group that gives up a connection for one more of the
 // group newcomer: the one that was accepted most often, if after that it still does
 // not have less. There may be none.
@@ -26,16 +37,19 @@ func (h *Host) crowd(newcomer netip.Prefix) (crowd netip.Prefix, ok bool) {
 
 // makeRoom closes a connection of a crowd for c, if there has to be one.
 func (h *Host) makeRoom(c *Conn) error {
-	if h.numConns-h.leaving < h.limits.Conns {
+	full := h.full(c.cost)
+	if full == nil {
 		return nil
 	}
 	crowd, ok := h.crowd(c.group())
 	if !ok {
-		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+		h.refusedConns.Add(1)
+		return full
 	}
 	victim := h.dispensable(crowd)
 	victim.leaving = true
 	h.leaving++
+	h.leavingMemory += victim.cost
 	h.countGroup(crowd, -1)
 	h.start(func(context.Context) { victim.CloseWithCode(ConnCodeGarbageCollected) })
 	return nil

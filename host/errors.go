@@ -108,13 +108,26 @@ func (e *ProtocolError) Unwrap() error { return e.Err }
 
 // A LimitError tells that a limit of this host was reached, and which.
 type LimitError struct {
-	Scope string // the field of Limits
+	Scope string // the field of Limits, or what is derived from it
 	Limit int
 	Used  int
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("host: limit reached: %d of %d used; raise Limits.%s to allow more", e.Used, e.Limit, e.Scope)
+	return fmt.Sprintf("host: limit reached: %d of %d used; %s", e.Used, e.Limit, e.Remedy())
+}
+
+// Remedy tells what to do when the limit is too low.
+func (e *LimitError) Remedy() string {
+	switch e.Scope {
+	case "PeerStreamMemory":
+		return "one peer gets at most half of Limits.StreamMemory: read its streams faster, or raise Limits.Memory"
+	case "GroupStreamMemory":
+		return "one address group gets at most three quarters of Limits.StreamMemory: read its streams faster, or raise Limits.Memory"
+	case "StreamMemory", "ConnMemory", "BookMemory":
+		return "it follows from Limits.Memory: raise that, or Limits." + e.Scope
+	}
+	return "raise Limits." + e.Scope + " to allow more"
 }
 
 // fromMux turns an error of a muxer into one of this package.

@@ -66,10 +66,12 @@ type Host struct {
 	log        *slog.Logger
 	hub        hub
 	book       *book
+	budget     *budget
 
 	halfOpen     waitroom[netip.Prefix]
 	unnegotiated waitroom[peer.ID]
 	offenders    offenders
+	refusedConns atomic.Uint64
 
 	done    chan struct{}                 // closed when Close begins
 	watch   sync.Once                     // starts watchAddrs
@@ -101,6 +103,8 @@ type Host struct {
 	local     []netip.Addr // this machine's addresses
 	localAt   time.Time
 	lastAddrs []multiaddr.Addr
+
+	connMemory, leavingMemory int // what the connections cost, in bytes, and those that are given up
 }
 
 // New makes a host. It opens nothing: see Listen and Connect.
@@ -115,7 +119,7 @@ func New(cfg Config) (*Host, error) {
 		announce:   cfg.Announce,
 		move:       cfg.Move,
 		resolver:   cfg.Resolver,
-		limits:     cfg.Limits.withDefaults(),
+		limits:     cfg.Limits.Resolve(MachineMemory()),
 		gate:       cfg.Gate,
 		log:        cfg.Logger,
 		hub:        hub{trace: cfg.Trace},
@@ -133,6 +137,7 @@ func New(cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.book = newBook(h.limits.KnownPeers)
+	h.budget = newBudget(h.limits, h.spawn)
 	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true}
 	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -304,9 +309,10 @@ func (h *Host) admit(in Incoming) {
 func (h *Host) room(addr multiaddr.Addr) error {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	if h.numConns-h.leaving >= h.limits.Conns {
+	if full := h.full(connCost); full != nil {
 		if _, ok := h.crowd(addrGroup(addr)); !ok {
-			return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+			h.refusedConns.Add(1)
+			return full
 		}
 	}
 	owner := addrOwner(addr)
@@ -346,7 +352,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	c := &Conn{
 		host: h, mux: tc.Mux, remote: tc.RemoteKey.ID(), key: tc.RemoteKey, local: tc.LocalAddr, addr: tc.RemoteAddr,
 		dir: dir, security: tc.Security, muxer: tc.Muxer, limited: tc.Limited, opened: time.Now(), done: make(chan struct{}),
-		datagrams: tc.Datagrams,
+		datagrams: tc.Datagrams, cost: cmp.Or(tc.Cost, connCost), streamCost: cmp.Or(tc.StreamCost, streamCost),
 	}
 	// Before the lock, since it is a program's own function.
 	if err := h.gate.secured(c.remote, dir, c.addr); err != nil {
@@ -364,6 +370,10 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		// Not under the lock: it can take as long as the remote likes, up to a second.
 		h.start(func(context.Context) { tc.Mux.CloseWithCode(code) })
 		return nil, err
+	}
+	c.account = h.budget.open(c.remote, addrGroup(c.addr), tc.Shed)
+	if tc.Charge != nil {
+		tc.Charge(c.account)
 	}
 	h.book.connected(c.remote, true)
 	if first {
@@ -407,6 +417,7 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	h.lastID++
 	c.id = h.lastID
 	h.numConns++
+	h.connMemory += c.cost
 	c.inbound = new(atomic.Int32)
 	if len(with) > 0 {
 		c.inbound = with[0].inbound
@@ -426,8 +437,10 @@ func (h *Host) unregister(c *Conn) (last bool) {
 	defer h.mu.Unlock()
 	with := slices.DeleteFunc(h.conns[c.remote], func(k *Conn) bool { return k == c })
 	h.numConns--
+	h.connMemory -= c.cost
 	if c.leaving {
 		h.leaving--
+		h.leavingMemory -= c.cost
 	} else if c.dir == DirInbound {
 		h.countGroup(c.group(), -1)
 	}
@@ -448,6 +461,7 @@ func (h *Host) removeConn(c *Conn, err error) {
 	h.order.Lock()
 	defer h.order.Unlock()
 	last := h.unregister(c)
+	c.account.close()
 	h.hub.emit(ConnClosed{Conn: c, Err: err})
 	if last {
 		h.book.connected(c.remote, false)

@@ -93,6 +93,17 @@ type TransportConn struct {
 	Muxer      ProtocolID // "" when the transport has its own
 	Limited    bool       // bounded in bytes or time, as through a relay
 	Datagrams  Datagrams  // nil when the connection carries streams alone
+
+	// What the connection takes while it is idle, and a stream that the remote has opened,
+	// in bytes. 0: what they do over tcp with Noise.
+	Cost, StreamCost int
+	// Charge, when set, is called once and before Mux.Serve with the account from which
+	// all is to be taken that the connection holds for its readers.
+	Charge func(*Account)
+	// Shed, when set, gives back to the account at least n bytes, if it has so many, by
+	// resetting streams with CodeResourceLimit: those first that hold the most. Nil: the
+	// connection never holds much.
+	Shed func(n int)
 }
 
 // Datagrams are messages that a connection carries beside its streams: each arrives
