@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -49,7 +50,8 @@ type budget struct {
 // A share is what one peer or one address group holds.
 type share struct {
 	used     atomic.Int64
-	accounts map[*Account]struct{} // guarded by budget.mu
+	conns    int        // of a group; guarded by budget.mu
+	accounts []*Account // of a peer; guarded by budget.mu
 }
 
 // largest are the group and, in it, the peer that hold the most.
@@ -80,22 +82,21 @@ func newBudget(l Limits, spawn func(func(context.Context)) bool) *budget {
 	return b
 }
 
-// open makes the account of a connection.
-func (b *budget) open(p peer.ID, group netip.Prefix, shed func(n int)) *Account {
-	a := &Account{budget: b, id: p, prefix: group, shed: shed}
+// open opens the account of a connection.
+func (a *Account) open(b *budget, p peer.ID, group netip.Prefix, shed func(n int)) {
+	a.budget, a.id, a.prefix, a.shed = b, p, group, shed
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a.peer = b.peers[p]; a.peer == nil {
-		a.peer = &share{accounts: make(map[*Account]struct{})}
+		a.peer = new(share)
 		b.peers[p] = a.peer
 	}
 	if a.group = b.groups[group]; a.group == nil {
-		a.group = &share{accounts: make(map[*Account]struct{})}
+		a.group = new(share)
 		b.groups[group] = a.group
 	}
-	a.peer.accounts[a] = struct{}{}
-	a.group.accounts[a] = struct{}{}
-	return a
+	a.peer.accounts = append(a.peer.accounts, a)
+	a.group.conns++
 }
 
 // close takes the account out of the shares. What is still taken is given back later,
@@ -104,10 +105,11 @@ func (a *Account) close() {
 	b := a.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if delete(a.peer.accounts, a); len(a.peer.accounts) == 0 && b.peers[a.id] == a.peer {
+	a.peer.accounts = slices.DeleteFunc(a.peer.accounts, func(k *Account) bool { return k == a })
+	if len(a.peer.accounts) == 0 {
 		delete(b.peers, a.id)
 	}
-	if delete(a.group.accounts, a); len(a.group.accounts) == 0 && b.groups[a.prefix] == a.group {
+	if a.group.conns--; a.group.conns == 0 {
 		delete(b.groups, a.prefix)
 	}
 }
@@ -210,9 +212,9 @@ func (b *budget) look() *largest {
 			m.group = g
 		}
 	}
-	for a := range m.group.accounts {
-		if a.peer.used.Load() > m.peer.used.Load() {
-			m.peer = a.peer
+	for _, p := range b.peers {
+		if p.used.Load() > m.peer.used.Load() && slices.ContainsFunc(p.accounts, func(a *Account) bool { return a.group == m.group }) {
+			m.peer = p
 		}
 	}
 	b.most.Store(m)
@@ -229,7 +231,7 @@ func (b *budget) shed(ctx context.Context) {
 		want := max(m.peer.used.Load()/4, min(step, m.peer.used.Load()))
 		b.mu.Lock()
 		var fattest *Account
-		for a := range m.peer.accounts {
+		for _, a := range m.peer.accounts {
 			if a.shed != nil && (fattest == nil || a.used.Load() > fattest.used.Load()) {
 				fattest = a
 			}

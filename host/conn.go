@@ -49,7 +49,7 @@ type Conn struct {
 	datagrams Datagrams // nil: none
 
 	cost, streamCost int // what it and one of its streams take, in bytes
-	account          *Account
+	account          Account
 
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
 	endsEarly atomic.Bool                  // the remote takes the end of a stream that comes with the proposal

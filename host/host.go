@@ -371,9 +371,9 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		h.start(func(context.Context) { tc.Mux.CloseWithCode(code) })
 		return nil, err
 	}
-	c.account = h.budget.open(c.remote, addrGroup(c.addr), tc.Shed)
+	c.account.open(h.budget, c.remote, addrGroup(c.addr), tc.Shed)
 	if tc.Charge != nil {
-		tc.Charge(c.account)
+		tc.Charge(&c.account)
 	}
 	h.book.connected(c.remote, true)
 	if first {
