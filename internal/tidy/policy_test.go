@@ -30,7 +30,7 @@ const policy = `
 	host, noise < webrtc ;
 	internal/drive, multiaddr, peer < mdns ;
 	peer, internal/wire < autotls ;
-	host < identify, ping, perf ;
+	host < identify, ping, perf, rpc ;
 	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, mdns, autotls < kith < cmd/kith ;
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, memory < internal/hostile ;
