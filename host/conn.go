@@ -186,7 +186,9 @@ func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
 // there is no end to them.
 func (c *Conn) refuse(mux MuxedStream, code uint32, err error) {
 	mux.Reset(code)
-	c.host.hub.emit(StreamRefused{Conn: c, Err: err})
+	if hub := &c.host.hub; hub.traced() {
+		hub.emit(StreamRefused{Conn: c, Err: err})
+	}
 	if c.refusals.exceeds(time.Now()) {
 		c.host.spawn(func(context.Context) { c.CloseWithCode(ConnCodeRateLimited) })
 	}
@@ -213,7 +215,7 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 		return
 	}
 	mux.SetDeadline(time.Time{})
-	if h.hub.trace != nil {
+	if h.hub.traced() {
 		h.hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirInbound})
 	}
 	start := time.Now()
@@ -231,7 +233,7 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 		}
 		s.Reset(code)
 	}
-	if h.hub.trace != nil {
+	if h.hub.traced() {
 		h.hub.emit(StreamEnded{Conn: c, Protocol: s.proto, Elapsed: time.Since(start), Err: err})
 	}
 }

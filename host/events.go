@@ -1,7 +1,6 @@
 package host
 
 import (
-	"sync"
 	"time"
 
 	"github.com/kith-p2p/kith/multiaddr"
@@ -9,7 +8,8 @@ import (
 )
 
 // An Event is something that happened in the host. Those marked "state" go to
-// subscriptions and to the trace, the others to the trace alone.
+// subscriptions and to the trace, the others to the trace alone. Every type has a
+// line in package trace: its tests tell where.
 type Event interface {
 	isState() bool
 }
@@ -56,7 +56,7 @@ type (
 	ProtocolsChanged struct{ Protocols []ProtocolID }
 
 	// EventsLost stands where N events were dropped, because their reader was
-	// too slow. Read the state anew.
+	// too slow. Read the state anew. It is of one subscription, so no trace has it.
 	EventsLost struct{ N int }
 )
 
@@ -168,96 +168,3 @@ func (StreamOpened) isState() bool     { return false }
 func (StreamEnded) isState() bool      { return false }
 func (StreamRefused) isState() bool    { return false }
 func (HandlerPanicked) isState() bool  { return false }
-
-// A Subscription receives the state events of a host.
-type Subscription struct {
-	events chan Event
-	cancel func()
-
-	// guarded by hub.mu
-	lost int
-}
-
-// Events gives the events in the order in which they happened. The channel is
-// closed by Close and when the host closes.
-func (s *Subscription) Events() <-chan Event { return s.events }
-
-// Close ends the subscription.
-func (s *Subscription) Close() { s.cancel() }
-
-// hub spreads events. It never waits for a reader.
-type hub struct {
-	trace func(Event)
-
-	mu     sync.Mutex
-	subs   map[*Subscription]struct{}
-	closed bool
-}
-
-func (b *hub) subscribe(buffer int) *Subscription {
-	// One place is kept for EventsLost.
-	s := &Subscription{events: make(chan Event, max(buffer, 1)+1)}
-	s.cancel = func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if _, ok := b.subs[s]; ok {
-			delete(b.subs, s)
-			close(s.events)
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		close(s.events)
-		return s
-	}
-	if b.subs == nil {
-		b.subs = make(map[*Subscription]struct{})
-	}
-	b.subs[s] = struct{}{}
-	return s
-}
-
-func (b *hub) emit(e Event) {
-	if b.trace != nil {
-		b.trace(e)
-	}
-	if !e.isState() {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for s := range b.subs {
-		s.deliver(e)
-	}
-}
-
-// deliver keeps the last place of the channel for EventsLost, so that a reader
-// learns of a gap even if nothing happens after it. hub.mu is held.
-func (s *Subscription) deliver(e Event) {
-	free := cap(s.events) - len(s.events)
-	if free >= 2 && s.lost > 0 {
-		s.events <- EventsLost{N: s.lost}
-		s.lost = 0
-		free--
-	}
-	if free >= 2 {
-		s.events <- e
-		return
-	}
-	s.lost++
-	if free == 1 {
-		s.events <- EventsLost{N: s.lost}
-		s.lost = 0
-	}
-}
-
-func (b *hub) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	for s := range b.subs {
-		delete(b.subs, s)
-		close(s.events)
-	}
-}

@@ -48,7 +48,8 @@ type Config struct {
 	Move func(ctx context.Context) error
 
 	// Trace, when set, is called for every event, also those that subscriptions do
-	// not get, from the goroutine in which it happens. It must not block.
+	// not get, from the goroutine in which it happens. It must not block. Host.Trace
+	// does the same for a host that runs.
 	Trace func(Event)
 }
 
@@ -122,13 +123,15 @@ func New(cfg Config) (*Host, error) {
 		limits:     cfg.Limits.Resolve(MachineMemory()),
 		gate:       cfg.Gate,
 		log:        cfg.Logger,
-		hub:        hub{trace: cfg.Trace},
 		done:       make(chan struct{}),
 		handlers:   make(map[ProtocolID]service),
 		conns:      make(map[peer.ID][]*Conn),
 		perIP:      make(map[netip.Prefix]int),
 		perGroup:   make(map[netip.Prefix]int),
 		dials:      make(map[peer.ID]*dial),
+	}
+	if cfg.Trace != nil {
+		h.hub.trace(cfg.Trace)
 	}
 	if h.resolver == nil {
 		h.resolver = net.DefaultResolver
@@ -196,9 +199,6 @@ func (h *Host) release() {
 	h.running.Add(-1)
 	h.wg.Done()
 }
-
-// Subscribe gives the state events from now on, at most buffer of them waiting.
-func (h *Host) Subscribe(buffer int) *Subscription { return h.hub.subscribe(buffer) }
 
 // Handle serves the streams that remotes open with proto. A handler that is there
 // already is replaced.

@@ -364,32 +364,6 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-func TestSlowSubscriber(t *testing.T) {
-	a := testkit.Host(t, new(memory.Network), host.Config{})
-	sub := a.Subscribe(4)
-	const sent = 100
-	for i := range sent {
-		a.Handle(host.ProtocolID(fmt.Sprintf("/p/%d", i)), echo)
-	}
-	seen, lost := 0, 0
-	for range 5 {
-		switch e := (<-sub.Events()).(type) {
-		case host.ProtocolsChanged:
-			seen++
-		case host.EventsLost:
-			lost += e.N
-		}
-	}
-	if seen != 4 || lost == 0 {
-		t.Errorf("%d events and a loss of %d, want 4 and a loss", seen, lost)
-	}
-	a.Handle("/last", echo)
-	e, ok := (<-sub.Events()).(host.EventsLost)
-	if !ok || lost+e.N != sent-4 {
-		t.Errorf("the loss adds up to %d, want %d", lost+e.N, sent-4)
-	}
-}
-
 func TestStreamLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := new(memory.Network)

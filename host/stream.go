@@ -393,7 +393,7 @@ func (c *Conn) newStream(ctx context.Context, protos []ProtocolID) (*Stream, err
 		mux.Reset(CodeNegotiationFailed)
 		return nil, err
 	}
-	if hub := &c.host.hub; hub.trace != nil {
+	if hub := &c.host.hub; hub.traced() {
 		hub.emit(StreamOpened{Conn: c, Protocol: s.proto, Dir: DirOutbound})
 	}
 	return s, nil

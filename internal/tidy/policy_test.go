@@ -18,11 +18,12 @@ const module = "github.com/kith-p2p/kith"
 // through events, or in kith.go), and nothing below kith imports a transport.
 const policy = `
 	NONE < internal/multibase < multiaddr, peer ;
-	NONE < pnet, yamux, internal/wire, internal/drive, internal/tidy ;
+	NONE < pnet, yamux, internal/wire, internal/drive, internal/feed, internal/tidy ;
 	internal/wire < multistream ;
 	multiaddr, internal/wire < peer ;
 	peer, internal/wire < noise, p2ptls ;
-	peer, multistream, internal/drive < host ;
+	peer, multistream, internal/drive, internal/feed < host ;
+	host, internal/feed < trace < metrics, spans < cmd/kith ;
 	host, noise, p2ptls, pnet, yamux < upgrade < tcp, memory, unix, websocket ;
 	NONE < udp ;
 	udp, host, p2ptls < quic ;
