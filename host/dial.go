@@ -169,7 +169,7 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 	addrs = slices.DeleteFunc(addrs, func(a multiaddr.Addr) bool {
 		err := h.undialable(a)
 		if err == nil {
-			err = h.gate.dialAddr(d.peer, a)
+			err = h.forbidden(d.peer, a, SourceUser)
 		}
 		if err != nil {
 			skipped = append(skipped, DialAttempt{Addr: a, Err: err})

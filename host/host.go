@@ -64,6 +64,7 @@ type Host struct {
 	resolver   Resolver
 	limits     Limits
 	gate       Gate
+	links      links
 	log        *slog.Logger
 	hub        hub
 	book       *book

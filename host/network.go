@@ -44,6 +44,7 @@ func (h *Host) follow(ctx context.Context) {
 	h.mu.Lock()
 	h.localAt = time.Time{}
 	h.mu.Unlock()
+	h.links.forget()
 	h.lookAround()
 	h.noteAddrs()
 	if h.move != nil {
