@@ -5,11 +5,10 @@ import (
 	"math"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 
-	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/multiaddr"
 )
 
 // MachineMemory is how many bytes of memory this process may use: what the machine has,
@@ -34,7 +33,8 @@ type budget struct {
 	hard     int64 // nobody gets more
 	maxPeer  int64
 	maxGroup int64
-	spawn    func(func(context.Context)) bool // for what shrinks others
+	spawn    func(func(context.Context)) bool // for shed
+	each     func(func(*Account))             // calls a function for all accounts
 
 	used     atomic.Int64
 	growing  atomic.Int64 // of used: windows beyond what a muxer must grant; at most half
@@ -43,28 +43,34 @@ type budget struct {
 	most     atomic.Pointer[largest] // as of the last look; nil: there was enough since
 
 	mu     sync.Mutex
-	peers  map[peer.ID]*share
-	groups map[netip.Prefix]*share
+	groups map[netip.Prefix]*group
 }
 
-// A share is what one peer or one address group holds.
+// A share is what one peer holds, on all its connections.
 type share struct {
-	used     atomic.Int64
-	conns    int        // of a group; guarded by budget.mu
-	accounts []*Account // of a peer; guarded by budget.mu
+	used    atomic.Int64 // bytes
+	streams atomic.Int32 // that it opened and that are served
 }
 
-// largest are the group and, in it, the peer that hold the most.
-type largest struct{ group, peer *share }
+// A group is what the inbound connections of one address group hold.
+type group struct {
+	used  atomic.Int64 // bytes
+	conns int          // guarded by budget.mu
+}
+
+// largest is who holds the most: an address group and in it a peer, or a peer with
+// whom an address group has nothing to do.
+type largest struct {
+	group *group // nil: none
+	peer  *share // nil: nobody holds anything
+}
 
 // An Account is what one connection holds of the host's memory for streams. Whatever
 // a remote causes is taken from it before it is made.
 type Account struct {
 	budget *budget
-	id     peer.ID
-	prefix netip.Prefix
 	peer   *share
-	group  *share
+	group  *group      // nil: we dialed, or the address says nothing of who is behind it
 	shed   func(n int) // gives back at least n bytes, if there are so many; nil: cannot
 	used   atomic.Int64
 }
@@ -73,8 +79,11 @@ type Account struct {
 // the time in which others give theirs back.
 const overdraft = 8
 
-func newBudget(l Limits, spawn func(func(context.Context)) bool) *budget {
-	b := &budget{spawn: spawn, peers: make(map[peer.ID]*share), groups: make(map[netip.Prefix]*share)}
+// maxShedding bounds how often shed looks again for who holds the most.
+const maxShedding = 64
+
+func newBudget(l Limits, spawn func(func(context.Context)) bool, each func(func(*Account))) *budget {
+	b := &budget{spawn: spawn, each: each}
 	b.hard = int64(l.StreamMemory)
 	b.limit = b.hard - b.hard/overdraft
 	b.maxPeer = b.hard / 2
@@ -82,49 +91,64 @@ func newBudget(l Limits, spawn func(func(context.Context)) bool) *budget {
 	return b
 }
 
-// open opens the account of a connection.
-func (a *Account) open(b *budget, p peer.ID, group netip.Prefix, shed func(n int)) {
-	a.budget, a.id, a.prefix, a.shed = b, p, group, shed
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if a.peer = b.peers[p]; a.peer == nil {
-		a.peer = new(share)
-		b.peers[p] = a.peer
+// open opens the account of a connection with the peer that has the share p.
+func (a *Account) open(b *budget, p *share, dir Direction, addr multiaddr.Addr) {
+	a.budget, a.peer = b, p
+	if prefix, ok := chargedGroup(dir, addr); ok {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if a.group = b.groups[prefix]; a.group == nil {
+			if b.groups == nil {
+				b.groups = make(map[netip.Prefix]*group)
+			}
+			a.group = new(group)
+			b.groups[prefix] = a.group
+		}
+		a.group.conns++
 	}
-	if a.group = b.groups[group]; a.group == nil {
-		a.group = new(share)
-		b.groups[group] = a.group
-	}
-	a.peer.accounts = append(a.peer.accounts, a)
-	a.group.conns++
 }
 
-// close takes the account out of the shares. What is still taken is given back later,
+// chargedGroup is the address group that has to do with a connection. Who is within this
+// machine, or has no IP address, is in none.
+func chargedGroup(dir Direction, addr multiaddr.Addr) (netip.Prefix, bool) {
+	prefix := addrGroup(addr)
+	return prefix, dir == DirInbound && prefix.IsValid() && !prefix.Addr().IsLoopback()
+}
+
+// close takes the account out of its group. What is still taken is given back later,
 // by who has taken it.
-func (a *Account) close() {
+func (a *Account) close(dir Direction, addr multiaddr.Addr) {
+	if a.group == nil {
+		return
+	}
+	prefix, _ := chargedGroup(dir, addr)
 	b := a.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	a.peer.accounts = slices.DeleteFunc(a.peer.accounts, func(k *Account) bool { return k == a })
-	if len(a.peer.accounts) == 0 {
-		delete(b.peers, a.id)
-	}
 	if a.group.conns--; a.group.conns == 0 {
-		delete(b.groups, a.prefix)
+		delete(b.groups, prefix)
 	}
 }
 
 // Take takes n bytes, or tells with a *LimitError why it does not. It does not block.
 func (a *Account) Take(n int) error {
 	b, k := a.budget, int64(n)
-	group := a.group.used.Add(k)
+	var of int64
+	if a.group != nil {
+		of = a.group.used.Add(k)
+	}
 	own := a.peer.used.Add(k)
 	used := b.used.Add(k)
-	if used <= b.limit && own <= b.maxPeer && (group <= b.maxGroup || a.local()) {
-		a.used.Add(k)
+	a.used.Add(k)
+	if used <= b.limit && own <= b.maxPeer && of <= b.maxGroup {
 		return nil
 	}
-	return a.takeSlowly(k, group, own, used)
+	if err := a.judge(k, of, own, used); err != nil {
+		a.Release(n)
+		b.refused.Add(1)
+		return err
+	}
+	return nil
 }
 
 // Reserve is Take for who only wants to know whether.
@@ -134,16 +158,18 @@ func (a *Account) Reserve(n int) bool { return a.Take(n) == nil }
 func (a *Account) Release(n int) {
 	k := int64(n)
 	a.used.Add(-k)
-	a.group.used.Add(-k)
-	a.peer.used.Add(-k)
 	a.budget.used.Add(-k)
+	a.peer.used.Add(-k)
+	if a.group != nil {
+		a.group.used.Add(-k)
+	}
 }
 
 // Grow takes n bytes for a window that need not be as large. Of the memory half is
 // for that, so that what has to be taken always finds some.
 func (a *Account) Grow(n int) bool {
 	b, k := a.budget, int64(n)
-	if b.growing.Add(k) > b.hard/2 || b.used.Load()+k > b.limit || a.peer.used.Load()+k > b.maxPeer/2 || a.Take(n) != nil {
+	if b.growing.Add(k) > b.hard/2 || a.peer.used.Load()+k > b.maxPeer/2 || b.used.Load()+k > b.limit || a.Take(n) != nil {
 		b.growing.Add(-k)
 		return false
 	}
@@ -159,66 +185,66 @@ func (a *Account) Shrink(n int) {
 // Used is how much is taken, in bytes.
 func (a *Account) Used() int { return int(a.used.Load()) }
 
-// local tells of a connection within this machine, or over something that has no
-// addresses: there the address says nothing of who is behind it.
-func (a *Account) local() bool { return !a.prefix.IsValid() || a.prefix.Addr().IsLoopback() }
-
-// takeSlowly decides when there is not enough. What was added is still in the sums.
-func (a *Account) takeSlowly(k, group, own, used int64) error {
+// judge decides when there is not enough for the k bytes that have been added to the sums.
+func (a *Account) judge(k, of, own, used int64) error {
 	b := a.budget
-	var err *LimitError
 	switch {
 	case own > b.maxPeer:
-		err = &LimitError{Scope: "PeerStreamMemory", Limit: int(b.maxPeer), Used: int(own - k)}
-	case group > b.maxGroup && !a.local():
-		err = &LimitError{Scope: "GroupStreamMemory", Limit: int(b.maxGroup), Used: int(group - k)}
-	case used > b.hard || !a.modest(group, own):
-		err = &LimitError{Scope: "StreamMemory", Limit: int(b.hard), Used: int(used - k)}
-	default:
-		a.used.Add(k)
-		return nil
+		return &LimitError{Scope: "PeerStreamMemory", Limit: int(b.maxPeer), Used: int(own - k)}
+	case of > b.maxGroup:
+		return &LimitError{Scope: "GroupStreamMemory", Limit: int(b.maxGroup), Used: int(of - k)}
+	case used > b.hard || !a.modest(of, own):
+		return &LimitError{Scope: "StreamMemory", Limit: int(b.hard), Used: int(used - k)}
 	}
-	a.group.used.Add(-k)
-	a.peer.used.Add(-k)
-	b.used.Add(-k)
-	b.refused.Add(1)
-	return err
+	return nil
 }
 
-// modest tells whether another holds so much more that this one gets some of it, and
-// sees to it that the other gives it back.
-func (a *Account) modest(group, own int64) bool {
+// modest tells whether another holds more, so that this one gets some of it, and sees
+// to it that the other gives it back. It takes no lock, since muxers hold theirs.
+func (a *Account) modest(of, own int64) bool {
 	b := a.budget
-	m := b.most.Load()
-	if m == nil {
-		m = b.look()
-	}
 	if !b.shedding.Swap(true) && !b.spawn(b.shed) {
 		b.shedding.Store(false)
 	}
-	if m.group != a.group && !a.local() {
-		return group <= m.group.used.Load()
+	m := b.most.Load()
+	if m == nil { // nobody has looked yet
+		return max(of, own) <= b.hard/overdraft/2
+	}
+	if m.group == nil || m.group != a.group {
+		return max(of, own) <= m.used()
 	}
 	return m.peer != a.peer && own <= m.peer.used.Load()
 }
 
+func (m *largest) used() int64 {
+	switch {
+	case m.group != nil:
+		return m.group.used.Load()
+	case m.peer != nil:
+		return m.peer.used.Load()
+	}
+	return 0
+}
+
 // look finds who holds the most.
 func (b *budget) look() *largest {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	m := &largest{group: new(share), peer: new(share)}
-	for _, g := range b.groups {
-		if g.used.Load() > m.group.used.Load() {
-			m.group = g
+	var m largest
+	b.each(func(a *Account) {
+		if a.group == nil && a.peer.used.Load() > m.used() {
+			m = largest{peer: a.peer}
+		} else if a.group != nil && a.group.used.Load() > m.used() {
+			m = largest{group: a.group}
 		}
+	})
+	if m.group != nil {
+		b.each(func(a *Account) {
+			if a.group == m.group && (m.peer == nil || a.peer.used.Load() > m.peer.used.Load()) {
+				m.peer = a.peer
+			}
+		})
 	}
-	for _, p := range b.peers {
-		if p.used.Load() > m.peer.used.Load() && slices.ContainsFunc(p.accounts, func(a *Account) bool { return a.group == m.group }) {
-			m.peer = p
-		}
-	}
-	b.most.Store(m)
-	return m
+	b.most.Store(&m)
+	return &m
 }
 
 // shed has those who hold the most give back until there is some room again.
@@ -226,21 +252,18 @@ func (b *budget) shed(ctx context.Context) {
 	defer b.shedding.Store(false)
 	defer b.most.Store(nil)
 	step := b.limit / 16
-	for rounds := 0; b.used.Load() > b.limit-step && rounds < 64 && ctx.Err() == nil; rounds++ {
+	for rounds := 0; b.used.Load() > b.limit-step && rounds < maxShedding && ctx.Err() == nil; rounds++ {
 		m := b.look()
-		want := max(m.peer.used.Load()/4, min(step, m.peer.used.Load()))
-		b.mu.Lock()
 		var fattest *Account
-		for _, a := range m.peer.accounts {
-			if a.shed != nil && (fattest == nil || a.used.Load() > fattest.used.Load()) {
+		b.each(func(a *Account) {
+			if a.peer == m.peer && a.shed != nil && (fattest == nil || a.used.Load() > fattest.used.Load()) {
 				fattest = a
 			}
-		}
-		b.mu.Unlock()
+		})
 		if fattest == nil {
 			return
 		}
-		fattest.shed(int(want))
+		fattest.shed(int(max(m.peer.used.Load()/4, step/4)))
 	}
 }
 
@@ -265,6 +288,17 @@ type Scope struct {
 
 // Limits are what the host goes by: those of its Config, with what follows from them.
 func (h *Host) Limits() Limits { return h.limits }
+
+// accounts calls f for the accounts of all connections.
+func (h *Host) accounts(f func(*Account)) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, with := range h.conns {
+		for _, c := range with {
+			f(&c.account)
+		}
+	}
+}
 
 // Usage tells what remotes make the host hold now.
 func (h *Host) Usage() Usage {

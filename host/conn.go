@@ -53,7 +53,6 @@ type Conn struct {
 
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
 	endsEarly atomic.Bool                  // the remote takes the end of a stream that comes with the proposal
-	inbound   *atomic.Int32                // streams that the peer opened and that are served, on all its connections
 	refusals  refusals
 	done      chan struct{}
 
@@ -162,18 +161,18 @@ func (c *Conn) serve(ctx context.Context) {
 // accept takes in a stream that the remote opened. It does not block.
 func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
 	h := c.host
-	if used := int(c.inbound.Add(1)); used > h.limits.InboundStreamsPerPeer {
-		c.inbound.Add(-1)
+	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
+		c.account.peer.streams.Add(-1)
 		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
 		return
 	}
 	if err := c.account.Take(c.streamCost); err != nil {
-		c.inbound.Add(-1)
+		c.account.peer.streams.Add(-1)
 		c.refuse(mux, CodeResourceLimit, err)
 		return
 	}
 	if !h.hold() {
-		c.inbound.Add(-1)
+		c.account.peer.streams.Add(-1)
 		c.account.Release(c.streamCost)
 		mux.Reset(CodeShutdown)
 		return
@@ -198,7 +197,7 @@ func (c *Conn) refuse(mux MuxedStream, code uint32, err error) {
 func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 	h := c.host
 	defer h.release()
-	defer c.inbound.Add(-1)
+	defer c.account.peer.streams.Add(-1)
 	defer c.account.Release(c.streamCost)
 	now := time.Now()
 	mux.SetReadDeadline(now.Add(proposalDelay))

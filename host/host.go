@@ -141,7 +141,7 @@ func New(cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.book = newBook(h.limits.KnownPeers)
-	h.budget = newBudget(h.limits, h.spawn)
+	h.budget = newBudget(h.limits, h.spawn, h.accounts)
 	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true}
 	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -355,6 +355,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		dir: dir, security: tc.Security, muxer: tc.Muxer, limited: tc.Limited, opened: time.Now(), done: make(chan struct{}),
 		datagrams: tc.Datagrams, cost: cmp.Or(tc.Cost, connCost), streamCost: cmp.Or(tc.StreamCost, streamCost),
 	}
+	c.account.shed = tc.Shed
 	// Before the lock, since it is a program's own function.
 	if err := h.gate.secured(c.remote, dir, c.addr); err != nil {
 		h.start(func(context.Context) { tc.Mux.CloseWithCode(ConnCodeGated) })
@@ -372,7 +373,6 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		h.start(func(context.Context) { tc.Mux.CloseWithCode(code) })
 		return nil, err
 	}
-	c.account.open(h.budget, c.remote, addrGroup(c.addr), tc.Shed)
 	if tc.Charge != nil {
 		tc.Charge(&c.account)
 	}
@@ -419,10 +419,11 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	c.id = h.lastID
 	h.numConns++
 	h.connMemory += c.cost
-	c.inbound = new(atomic.Int32)
+	held := new(share)
 	if len(with) > 0 {
-		c.inbound = with[0].inbound
+		held = with[0].account.peer
 	}
+	c.account.open(h.budget, held, c.dir, c.addr)
 	h.conns[c.remote] = append(with, c)
 	return len(with) == 0, nil
 }
@@ -462,7 +463,7 @@ func (h *Host) removeConn(c *Conn, err error) {
 	h.order.Lock()
 	defer h.order.Unlock()
 	last := h.unregister(c)
-	c.account.close()
+	c.account.close(c.dir, c.addr)
 	h.hub.emit(ConnClosed{Conn: c, Err: err})
 	if last {
 		h.book.connected(c.remote, false)
