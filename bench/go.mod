@@ -5,7 +5,7 @@ go 1.26.0
 require (
 	github.com/kith-p2p/kith v0.0.0
 	github.com/libp2p/go-libp2p v0.51.0
-	github.com/quic-go/quic-go v0.64.1
+	github.com/quic-go/quic-go v0.65.0
 	golang.org/x/crypto v0.57.0
 )
 
@@ -100,3 +100,5 @@ require (
 )
 
 replace github.com/kith-p2p/kith => ../
+
+replace github.com/quic-go/quic-go => github.com/quic-go/quic-go v0.64.1

@@ -91,12 +91,12 @@ func (s *stream) Read(p []byte) (int, error) {
 		return 0, nil // quic-go would wait
 	}
 	n, err := s.qs.Read(p)
-	if err != nil && err != io.EOF {
-		if s.closedRead.Load() && isLocalCancel(err) {
-			err = errReadClosed
-		} else {
-			err = why(err)
-		}
+	switch {
+	case err == nil:
+	case s.closedRead.Load() && (err == io.EOF || isLocalCancel(err)): // the end can come from how the remote gave in
+		err = errReadClosed
+	case err != io.EOF:
+		err = why(err)
 	}
 	return n, err
 }

@@ -482,7 +482,8 @@ func closeConn(conn *quicgo.Conn, code uint32) {
 // stays where it is. Streams notice nothing but a delay.
 //
 // It is to be called when the machine's addresses have changed. A remote that runs
-// quic-go can follow a connection twice, for want of connection IDs.
+// quic-go before 0.65, as go-libp2p does, can follow a connection twice: it then has
+// no connection IDs left. See https://github.com/quic-go/quic-go/issues/5814.
 // https://www.rfc-editor.org/rfc/rfc9000.html#section-9
 func (e *Endpoint) Rebind(ctx context.Context) error {
 	e.moving.Lock()

@@ -86,7 +86,11 @@ func TestMaliciousListener(t *testing.T) {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
 	}
 	accepts := func(then func(*http3.Stream)) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) { then(w.(http3.HTTPStreamer).HTTPStream()) }
+		return func(w http.ResponseWriter, _ *http.Request) {
+			r := new(request)
+			r.take(w)
+			then(r.connect)
+		}
 	}
 	for _, c := range []struct {
 		name    string

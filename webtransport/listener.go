@@ -191,10 +191,22 @@ func (r *request) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.Header.Get(draft2Offer) != "" {
 		w.Header().Set(draft2Answer, "draft02")
 	}
-	// What http3 hands to its handlers has these methods.
+	r.take(w)
+}
+
+// take answers yes and keeps what http3 hands to its handlers.
+func (r *request) take(w http.ResponseWriter) {
+	w.WriteHeader(http.StatusOK)
 	settings := w.(http3.Settingser)
 	r.received, r.settings = settings.ReceivedSettings(), settings.Settings
-	r.connect = w.(http3.HTTPStreamer).HTTPStream()
+	switch w := w.(type) {
+	case interface {
+		HTTPStream() (*http3.Stream, error)
+	}:
+		r.connect, _ = w.HTTPStream() // nil: the request comes to nothing
+	case interface{ HTTPStream() *http3.Stream }: // quic-go 0.64, which a program that has go-libp2p too needs for now
+		r.connect = w.HTTPStream()
+	}
 }
 
 // judge decides over a request. Where it comes from does not matter: any web
