@@ -5,6 +5,7 @@ package host
 import (
 	"fmt"
 	"math"
+	"time"
 )
 
 // Limits bounds what remotes can make a host hold. Zero means the default, which
@@ -17,9 +18,18 @@ type Limits struct {
 	Memory int
 
 	// Conns is the number of connections, both directions. When it is reached, the
-	// address group with the most inbound ones gives one up for a newcomer of a group
-	// that has fewer. Default: one for each 64 KiB of Memory, 1024 with 64 MiB.
+	// least useful one makes way for a newcomer, if there is one that has to; see
+	// trim.go. Default: one for each 64 KiB of Memory, 1024 with 64 MiB.
 	Conns int
+	// HighWater and LowWater are the connection manager's watermarks: when more than
+	// HighWater connections are older than Grace, the least useful of them are closed
+	// until LowWater are left. Conns must be at least 1.2 × HighWater. Defaults: four
+	// fifths of Conns, and five sixths of HighWater. With a negative HighWater none
+	// are closed before Conns is reached.
+	HighWater, LowWater int
+	// Grace is how long a connection has to show that it is useful. Default 20 s;
+	// negative: no time at all.
+	Grace time.Duration
 	// ConnsPerPeer is the number of connections with one peer. Default 8: one a
 	// transport and some for races.
 	ConnsPerPeer int
@@ -104,6 +114,12 @@ func (l Limits) Resolve(machine int) Limits {
 	}
 	small := min(m, minMemory)
 	set(&l.Conns, m/connSlot)
+	set(&l.HighWater, l.Conns-l.Conns/5)
+	set(&l.LowWater, l.HighWater-l.HighWater/6)
+	if l.Grace == 0 {
+		l.Grace = 20 * time.Second
+	}
+	l.Grace = max(l.Grace, 0)
 	set(&l.ConnsPerPeer, 8)
 	set(&l.ConnsPerIP, 64)
 	set(&l.HalfOpen, max(small/(256<<10), 8))
@@ -117,6 +133,18 @@ func (l Limits) Resolve(machine int) Limits {
 	opening := l.HalfOpening()
 	part(&l.ConnMemory, max(m-min(l.StreamMemory, m)-min(l.BookMemory, m)-min(l.HalfOpen, m/halfOpenCost)*halfOpenCost-opening*quicOpeningCost, m/8))
 	return l
+}
+
+// checkMarks tells of watermarks that the hard limit does not leave room for.
+func (l Limits) checkMarks() error {
+	if l.LowWater > l.HighWater {
+		return fmt.Errorf("host: Limits.LowWater is %d and Limits.HighWater %d: the low watermark must not be above the high one", l.LowWater, l.HighWater)
+	}
+	// Above the high watermark newcomers live until their grace has passed.
+	if l.HighWater < math.MaxInt && l.Conns < l.HighWater+l.HighWater/5 {
+		return fmt.Errorf("host: Limits.Conns is %d and Limits.HighWater %d: the hard limit must be at least a fifth above the high watermark, here %d", l.Conns, l.HighWater, l.HighWater+l.HighWater/5)
+	}
+	return nil
 }
 
 // HalfOpening is how many connections over QUIC may be at the very beginning, when
@@ -157,6 +185,9 @@ func (l Limits) Rows(machine int) []LimitRow {
 	add("StreamMemory", l.StreamMemory, r.StreamMemory, "bytes", "a quarter of Memory", "streams, and what they received and nobody has read")
 	add("BookMemory", l.BookMemory, r.BookMemory, "bytes", "a sixteenth of Memory", "what is known of peers")
 	add("Conns", l.Conns, r.Conns, "", "Memory / 64 KiB", "connections, both directions")
+	add("HighWater", l.HighWater, r.HighWater, "", "four fifths of Conns", "connections older than Grace; with more the least useful end")
+	add("LowWater", l.LowWater, r.LowWater, "", "five sixths of HighWater", "those that are left then")
+	add("Grace", int(l.Grace), int(r.Grace/time.Second), "s", "identify and the first streams take a few round trips", "the time that a connection has to show its use")
 	add("ConnsPerPeer", l.ConnsPerPeer, r.ConnsPerPeer, "", "one a transport, some for races", "connections with one peer")
 	add("ConnsPerIP", l.ConnsPerIP, r.ConnsPerIP, "", "an office gets in, one machine cannot take all", "inbound connections of one IPv4 address or IPv6 /56, but not loopback")
 	add("HalfOpen", l.HalfOpen, r.HalfOpen, "", "Memory / 256 KiB, at most 256", "inbound connections that have not proved who they are")

@@ -25,14 +25,14 @@
 // Everything a remote can grow is bounded by [Limits]. What is begun and not
 // finished (connections that are not authenticated, streams without a protocol)
 // waits in a room that is shared fairly: when it is full, the address group or the
-// peer that holds the most gives up a place. When connections have run out, the
-// address group with the most of them gives one up for a newcomer (displace.go).
+// peer that holds the most gives up a place. Of connections that are too many, the
+// least useful ones end (trim.go), and a protected peer keeps its last.
 // An address whose connections end again and again because they broke rules has to
 // wait (offenders.go).
 //
 // # Not implemented
 //
-// Trimming of connections by usefulness, backoff between dials, reaction to a
+// Backoff between dials, reaction to a
 // change of this machine's addresses, confirmed public addresses.
 //
 // Specifications: https://github.com/libp2p/specs/blob/master/connections/README.md,

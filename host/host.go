@@ -98,7 +98,9 @@ type Host struct {
 	numConns  int
 	perIP     map[netip.Prefix]int // inbound
 	perGroup  map[netip.Prefix]int // inbound, without those that leave
-	leaving   int                  // connections that were given up for others; see displace.go
+	leaving   int                  // connections that were given up for others; see trim.go
+	trimmer   trimmer
+	tending   bool // a goroutine looks after connections; see tend.go
 	dials     map[peer.ID]*dial
 	lastID    uint64
 	lastDial  uint64
@@ -134,6 +136,10 @@ func New(cfg Config) (*Host, error) {
 	if cfg.Trace != nil {
 		h.hub.trace(cfg.Trace)
 	}
+	if err := h.limits.checkMarks(); err != nil {
+		return nil, err
+	}
+	h.trimmer = trimmer{high: h.limits.HighWater, low: h.limits.LowWater, hard: h.limits.Conns, grace: h.limits.Grace}
 	if h.resolver == nil {
 		h.resolver = net.DefaultResolver
 	}
@@ -311,7 +317,7 @@ func (h *Host) room(addr multiaddr.Addr) error {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if full := h.full(connCost); full != nil {
-		if _, ok := h.crowd(addrGroup(addr)); !ok {
+		if !h.crowded(addrGroup(addr)) {
 			h.refusedConns.Add(1)
 			return full
 		}
@@ -425,6 +431,7 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	}
 	c.account.open(h.budget, held, c.dir, c.addr)
 	h.conns[c.remote] = append(with, c)
+	h.tend()
 	return len(with) == 0, nil
 }
 
