@@ -183,7 +183,7 @@ func (n *Node) findNeighbours(cfg MDNS) {
 		Interfaces: cfg.Interfaces,
 		Service:    cfg.Service,
 		Found: func(info peer.AddrInfo) {
-			n.Discovered(info, "mdns")
+			n.Discovered(info, "mdns", host.SourceLocal)
 			if cfg.NoConnect || dialing.Load() >= maxNeighbours {
 				return
 			}

@@ -22,31 +22,36 @@ func testID(t *testing.T) peer.ID {
 func memoryAddr(n int) multiaddr.Addr { return multiaddr.MustParse(fmt.Sprintf("/memory/%d", n+1)) }
 
 func TestBookIsBounded(t *testing.T) {
-	b := newBook(10)
+	const room = 10 << 10
+	b := newBook(room)
 	kept := testID(t)
-	b.connected(kept, true)
+	b.connect(kept, true)
 	for i := range 100 {
-		b.addAddrs(testID(t), []multiaddr.Addr{memoryAddr(i)}, TTLTold)
+		b.addAddrs(testID(t), []multiaddr.Addr{memoryAddr(i)}, SourceStranger, TTLTold)
 	}
-	if len(b.peers) != 11 || b.idle.Len() != 10 {
-		t.Errorf("%d peers known, %d of them idle; want 11 and 10", len(b.peers), b.idle.Len())
+	idle := 0
+	for i := range b.idle {
+		idle += b.idle[i].bytes
+	}
+	if idle > room || idle < room/2 || b.connected == 0 {
+		t.Errorf("%d bytes for peers without a connection, %d for those with one", idle, b.connected)
 	}
 	if b.peers[kept] == nil {
 		t.Error("a connected peer was forgotten")
 	}
-	b.connected(kept, false)
-	if len(b.peers) != 10 {
-		t.Errorf("%d peers known after the connection ended, want 10", len(b.peers))
+	b.connect(kept, false)
+	if b.connected != 0 {
+		t.Errorf("%d bytes are held by connected peers after all connections have ended", b.connected)
 	}
 }
 
 func TestBookBoundsAddrs(t *testing.T) {
-	b := newBook(10)
+	b := newBook(1 << 20)
 	p := testID(t)
 	configured := memoryAddr(1000)
-	b.addAddrs(p, []multiaddr.Addr{configured}, TTLForever)
+	b.addAddrs(p, []multiaddr.Addr{configured}, SourceUser, TTLForever)
 	for i := range 100 {
-		b.addAddrs(p, []multiaddr.Addr{memoryAddr(i)}, TTLTold)
+		b.addAddrs(p, []multiaddr.Addr{memoryAddr(i)}, SourceStranger, TTLTold)
 	}
 	addrs := b.info(p).Addrs
 	if len(addrs) != maxAddrsPerPeer || addrs[0] != configured {
@@ -56,16 +61,16 @@ func TestBookBoundsAddrs(t *testing.T) {
 
 func TestBookForgetsAddrs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBook(10)
+		b := newBook(1 << 20)
 		p := testID(t)
-		b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, TTLTold)
-		b.addAddrs(p, []multiaddr.Addr{memoryAddr(2)}, TTLForever)
-		b.connected(p, true)
+		b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, SourceStranger, TTLTold)
+		b.addAddrs(p, []multiaddr.Addr{memoryAddr(2)}, SourceStranger, TTLForever)
+		b.connect(p, true)
 		time.Sleep(2 * TTLTold)
 		if n := len(b.info(p).Addrs); n != 2 {
 			t.Errorf("%d addresses of a connected peer, want 2", n)
 		}
-		b.connected(p, false)
+		b.connect(p, false)
 		time.Sleep(TTLConnected + time.Second)
 		if addrs := b.info(p).Addrs; len(addrs) != 1 || addrs[0] != memoryAddr(2) {
 			t.Errorf("addresses after their time: %v", addrs)
@@ -74,10 +79,10 @@ func TestBookForgetsAddrs(t *testing.T) {
 }
 
 func TestIdentifyReplacesAddrs(t *testing.T) {
-	b := newBook(10)
+	b := newBook(1 << 20)
 	p := testID(t)
-	b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, TTLForever)
-	b.addAddrs(p, []multiaddr.Addr{memoryAddr(2)}, TTLTold)
+	b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, SourceUser, TTLForever)
+	b.addAddrs(p, []multiaddr.Addr{memoryAddr(2)}, SourceStranger, TTLTold)
 	b.identified(PeerInfo{ID: p, Addrs: []multiaddr.Addr{memoryAddr(3)}, AgentVersion: "x"})
 	info := b.info(p)
 	if len(info.Addrs) != 2 || info.Addrs[0] != memoryAddr(1) || info.Addrs[1] != memoryAddr(3) || info.AgentVersion != "x" {

@@ -305,7 +305,9 @@ func (h *Host) Usage() Usage {
 	h.mu.RLock()
 	conns, connMemory := h.numConns, h.connMemory
 	h.mu.RUnlock()
-	u := Usage{Conns: conns, HalfOpen: h.halfOpen.len(), UnnegotiatedStreams: h.unnegotiated.len(), KnownPeers: h.book.len()}
+	u := Usage{Conns: conns, HalfOpen: h.halfOpen.len(), UnnegotiatedStreams: h.unnegotiated.len()}
+	var book int
+	u.KnownPeers, book = h.book.usage()
 	add := func(name string, used, limit int, unit string, refused uint64) {
 		if limit == math.MaxInt {
 			limit = -1
@@ -313,7 +315,6 @@ func (h *Host) Usage() Usage {
 		u.Scopes = append(u.Scopes, Scope{name, used, limit, unit, refused})
 	}
 	l, streams := h.limits, int(h.budget.used.Load())
-	book := u.KnownPeers * knownPeerCost
 	add("Memory", connMemory+streams+book+u.HalfOpen*halfOpenCost, l.Memory, "bytes", 0)
 	add("ConnMemory", connMemory, l.ConnMemory, "bytes", h.refusedConns.Load())
 	add("StreamMemory", streams, l.StreamMemory, "bytes", h.budget.refused.Load())
@@ -321,6 +322,5 @@ func (h *Host) Usage() Usage {
 	add("Conns", u.Conns, l.Conns, "", h.refusedConns.Load())
 	add("HalfOpen", u.HalfOpen, l.HalfOpen, "", 0)
 	add("UnnegotiatedStreams", u.UnnegotiatedStreams, l.UnnegotiatedStreams, "", 0)
-	add("KnownPeers", u.KnownPeers, l.KnownPeers, "", 0)
 	return u
 }

@@ -54,9 +54,6 @@ type Limits struct {
 	// UnnegotiatedStreams bounds those of all peers; when it is reached, the peer
 	// with the most of them loses its oldest. Default 1024, fewer below 64 MiB of Memory.
 	UnnegotiatedStreams int
-	// KnownPeers is the number of peers without a connection whose addresses are
-	// kept. Default: as many as BookMemory holds at 5 KiB each.
-	KnownPeers int
 
 	// Parts of Memory, in bytes. Each has its own bound, so that none can use up
 	// another's.
@@ -66,7 +63,8 @@ type Limits struct {
 	// holds the most gives some back when there is too little for others. Default: a
 	// quarter of Memory.
 	StreamMemory int
-	// BookMemory is for what is known of peers. Default: a sixteenth of Memory.
+	// BookMemory is for what is known of peers without a connection. Default: a
+	// sixteenth of Memory.
 	BookMemory int
 	// ConnMemory is for connections, each at what its transport says that it takes
 	// while it is idle. When it is reached, the same happens as with Conns. Default:
@@ -86,7 +84,6 @@ const (
 	halfOpenCost    = 24 << 10 // during the handshake
 	quicOpeningCost = 30 << 10 // before that, in quic-go
 	streamCost      = 6 << 10  // one that is served: a goroutine, and what host and muxer keep
-	knownPeerCost   = 5 << 10  // at most
 )
 
 // Resolve gives the limits that a host with these goes by: all that is zero is
@@ -129,7 +126,6 @@ func (l Limits) Resolve(machine int) Limits {
 	set(&l.InboundStreamsPerPeer, max(min(l.StreamMemory, m)/2/(8<<10), 16))
 	set(&l.UnnegotiatedStreamsPerPeer, 64)
 	set(&l.UnnegotiatedStreams, max(small/(64<<10), 64))
-	set(&l.KnownPeers, max(min(l.BookMemory, m)/knownPeerCost, 16))
 	opening := l.HalfOpening()
 	part(&l.ConnMemory, max(m-min(l.StreamMemory, m)-min(l.BookMemory, m)-min(l.HalfOpen, m/halfOpenCost)*halfOpenCost-opening*quicOpeningCost, m/8))
 	return l
@@ -183,7 +179,7 @@ func (l Limits) Rows(machine int) []LimitRow {
 	add("Memory", l.Memory, r.Memory, "bytes", memory, "all that remotes cause")
 	add("ConnMemory", l.ConnMemory, r.ConnMemory, "bytes", "Memory less StreamMemory, BookMemory, 24 KiB for each of HalfOpen and 30 KiB for each of HalfOpening", "connections, at what each takes while idle")
 	add("StreamMemory", l.StreamMemory, r.StreamMemory, "bytes", "a quarter of Memory", "streams, and what they received and nobody has read")
-	add("BookMemory", l.BookMemory, r.BookMemory, "bytes", "a sixteenth of Memory", "what is known of peers")
+	add("BookMemory", l.BookMemory, r.BookMemory, "bytes", "a sixteenth of Memory", "what is known of peers without a connection")
 	add("Conns", l.Conns, r.Conns, "", "Memory / 64 KiB", "connections, both directions")
 	add("HighWater", l.HighWater, r.HighWater, "", "four fifths of Conns", "connections older than Grace; with more the least useful end")
 	add("LowWater", l.LowWater, r.LowWater, "", "five sixths of HighWater", "those that are left then")
@@ -197,6 +193,5 @@ func (l Limits) Rows(machine int) []LimitRow {
 	add("PeerStreamMemory", 0, r.PeerStreamMemory(), "bytes", "half of StreamMemory", "what one peer can get of it")
 	add("UnnegotiatedStreams", l.UnnegotiatedStreams, r.UnnegotiatedStreams, "", "Memory / 64 KiB, at most 1024", "streams for which no protocol was proposed within 100 ms")
 	add("UnnegotiatedStreamsPerPeer", l.UnnegotiatedStreamsPerPeer, r.UnnegotiatedStreamsPerPeer, "", "an honest opener proposes at once", "those of one peer")
-	add("KnownPeers", l.KnownPeers, r.KnownPeers, "", "BookMemory / 5 KiB", "peers without a connection that are remembered")
 	return rows
 }

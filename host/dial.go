@@ -26,7 +26,7 @@ const (
 // The error is a *DialError.
 func (h *Host) Connect(ctx context.Context, to peer.AddrInfo) (*Conn, error) {
 	addrs := dialable(to)
-	h.book.addAddrs(to.ID, addrs, TTLTold)
+	h.book.addAddrs(to.ID, addrs, SourceUser, TTLTold)
 	return h.connTo(ctx, to.ID, addrs)
 }
 

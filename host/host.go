@@ -146,7 +146,7 @@ func New(cfg Config) (*Host, error) {
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
-	h.book = newBook(h.limits.KnownPeers)
+	h.book = newBook(h.limits.BookMemory)
 	h.budget = newBudget(h.limits, h.spawn, h.accounts)
 	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true}
 	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer}
@@ -382,7 +382,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	if tc.Charge != nil {
 		tc.Charge(&c.account)
 	}
-	h.book.connected(c.remote, true)
+	h.book.connect(c.remote, true)
 	if first {
 		h.hub.emit(PeerConnected{Peer: c.remote})
 	}
@@ -473,7 +473,7 @@ func (h *Host) removeConn(c *Conn, err error) {
 	c.account.close(c.dir, c.addr)
 	h.hub.emit(ConnClosed{Conn: c, Err: err})
 	if last {
-		h.book.connected(c.remote, false)
+		h.book.connect(c.remote, false)
 		h.hub.emit(PeerDisconnected{Peer: c.remote})
 	}
 }
@@ -526,10 +526,15 @@ func (h *Host) best(p peer.ID) *Conn {
 // PeerInfo tells what is known of p.
 func (h *Host) PeerInfo(p peer.ID) PeerInfo { return h.book.info(p) }
 
-// AddAddrs notes addresses at which a peer can perhaps be dialed, for ttl. Those
-// that name another peer, or none that a dial could use, are left out.
+// KnownAddrs lists the addresses that are known of p, with what is known of each in
+// the network that this machine is in.
+func (h *Host) KnownAddrs(p peer.ID) []KnownAddr { return h.book.known(p, h.network()) }
+
+// AddAddrs notes addresses at which a peer can perhaps be dialed, for ttl, on the
+// user's word (SourceUser). Those that name another peer, or none that a dial could
+// use, are left out.
 func (h *Host) AddAddrs(info peer.AddrInfo, ttl time.Duration) {
-	h.book.addAddrs(info.ID, dialable(info), ttl)
+	h.book.addAddrs(info.ID, dialable(info), SourceUser, ttl)
 }
 
 // dialable strips the /p2p part from a peer's addresses and drops what names another peer.
@@ -548,14 +553,16 @@ func dialable(info peer.AddrInfo) []multiaddr.Addr {
 	return addrs
 }
 
-// Discovered notes a peer that a discovery found, and tells subscribers.
-func (h *Host) Discovered(info peer.AddrInfo, source string) {
+// Discovered notes a peer that a discovery found, and tells subscribers. The name is
+// the discovery's, such as "mdns"; source is SourceLocal or, when what it found was
+// other peers' word, SourceStranger.
+func (h *Host) Discovered(info peer.AddrInfo, name string, source Source) {
 	if info.ID == h.id || info.ID.IsZero() {
 		return
 	}
 	info.Addrs = dialable(info)
-	h.book.addAddrs(info.ID, info.Addrs, TTLTold)
-	h.hub.emit(PeerDiscovered{Info: info, Source: source})
+	h.book.addAddrs(info.ID, info.Addrs, source, TTLTold)
+	h.hub.emit(PeerDiscovered{Info: info, Source: name})
 }
 
 // Identified notes what a peer said of itself on c; for the identify protocol.

@@ -23,7 +23,7 @@ func TestSlowSubscriber(t *testing.T) {
 		someone := peer.AddrInfo{ID: testkit.Key(t).ID(), Addrs: []multiaddr.Addr{multiaddr.MustParse("/memory/7")}}
 		const sent = 100
 		for i := range sent {
-			a.Discovered(someone, "test")
+			a.Discovered(someone, "test", host.SourceLocal)
 			synctest.Wait()
 			if i == 5 {
 				a.Handle("/first", echo)

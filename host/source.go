@@ -1,15 +1,21 @@
 package host
 
-// A Source tells on whose word an address is known.
+// A Source tells who told of an address, and with that how far it may lead us: see
+// safe.go. A larger one is trusted more.
 type Source uint8
 
 const (
-	// SourceUser is the program or its user: such addresses are dialed wherever they lead.
-	SourceUser Source = iota
-	// SourceLocal is a discovery on the local network, such as mDNS.
-	SourceLocal
-	// SourcePeer is the peer itself, over a connection on which it proved who it is.
-	SourcePeer
-	// SourceStranger is anybody else.
-	SourceStranger
+	SourceStranger Source = iota // anybody else: DHT, peer exchange, rendezvous
+	SourcePeer                   // the peer itself, on a connection that proved who it is
+	SourceLocal                  // the local network: mDNS
+	SourceUser                   // the program or its user: dialed wherever it points
 )
+
+var sourceNames = [...]string{SourceStranger: "stranger", SourcePeer: "peer", SourceLocal: "local", SourceUser: "user"}
+
+func (s Source) String() string {
+	if int(s) < len(sourceNames) {
+		return sourceNames[s]
+	}
+	return "unknown"
+}

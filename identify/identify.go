@@ -368,11 +368,23 @@ func (s *Service) receive(st *host.Stream, push bool) (host.PeerInfo, error) {
 	}
 	info := m.believe(c.RemotePeer(), c.RemoteAddr())
 	if push {
-		info = update(s.host.PeerInfo(c.RemotePeer()), info, m)
+		info = update(s.saidBy(c.RemotePeer()), info, m)
 	}
 	s.host.Identified(c, info, push)
 	s.identified(c, slices.Contains(info.Protocols, PushProtocolID))
 	return info, nil
+}
+
+// saidBy is what p has said of itself so far.
+func (s *Service) saidBy(p peer.ID) host.PeerInfo {
+	info := s.host.PeerInfo(p)
+	info.Addrs = nil
+	for _, k := range s.host.KnownAddrs(p) {
+		if k.Told {
+			info.Addrs = append(info.Addrs, k.Addr)
+		}
+	}
+	return info
 }
 
 var violation = &host.StreamError{Code: host.CodeProtocolViolation}

@@ -60,6 +60,10 @@ func (a Addr) Bytes() []byte { return a.AppendTo(nil) }
 // AppendTo appends the binary form to b.
 func (a Addr) AppendTo(b []byte) []byte { return append(b, a.s...) }
 
+// Clone returns a that shares no memory with what it was made of: a part of an
+// address keeps the whole of it in memory.
+func (a Addr) Clone() Addr { return Addr{strings.Clone(a.s)} }
+
 // Len returns the length of the binary form in bytes.
 func (a Addr) Len() int { return len(a.s) }
 
