@@ -54,6 +54,7 @@ type Conn struct {
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
 	endsEarly atomic.Bool                  // the remote takes the end of a stream that comes with the proposal
 	refusals  refusals
+	accepted  atomic.Pointer[Stream] // those that wait for their goroutine to begin
 	done      chan struct{}
 
 	leaving bool // it was given up for another; guarded by Host.mu
@@ -145,7 +146,8 @@ func (c *Conn) String() string {
 // serve runs the connection until it ends.
 func (c *Conn) serve(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	err := c.mux.Serve(func(s MuxedStream) { c.accept(ctx, s) })
+	serveNext := func() { c.serveStream(ctx, c.takeAccepted()) }
+	err := c.mux.Serve(func(s MuxedStream) { c.accept(s, serveNext) })
 	c.Close()
 	cancel()
 	if err == nil {
@@ -158,8 +160,9 @@ func (c *Conn) serve(ctx context.Context) {
 	c.host.removeConn(c, fromMux(err))
 }
 
-// accept takes in a stream that the remote opened. It does not block.
-func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
+// accept takes in a stream that the remote opened, which serveNext will take from
+// c.accepted. It does not block.
+func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 	h := c.host
 	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.account.peer.streams.Add(-1)
@@ -177,8 +180,28 @@ func (c *Conn) accept(ctx context.Context, mux MuxedStream) {
 		mux.Reset(CodeShutdown)
 		return
 	}
-	// Not through spawn: its two closures were 2 of 12 allocations of a stream.
-	go c.serveStream(ctx, mux)
+	// A goroutine with arguments, as through spawn, would allocate for them.
+	s := &Stream{mux: mux, conn: c, dir: DirInbound}
+	for {
+		last := c.accepted.Load()
+		s.next.Store(last)
+		if c.accepted.CompareAndSwap(last, s) {
+			break
+		}
+	}
+	go serveNext()
+}
+
+// takeAccepted takes the stream for which this goroutine was started, or one that
+// was accepted at the same time.
+func (c *Conn) takeAccepted() *Stream {
+	for {
+		s := c.accepted.Load()
+		if c.accepted.CompareAndSwap(s, s.next.Load()) { // a stream is there once, so s is still the last
+			s.next.Store(nil)
+			return s
+		}
+	}
 }
 
 // refuse resets a stream that came to nothing, and closes the connection when
@@ -194,15 +217,14 @@ func (c *Conn) refuse(mux MuxedStream, code uint32, err error) {
 }
 
 // serveStream agrees on a protocol and runs its handler.
-func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
-	h := c.host
+func (c *Conn) serveStream(ctx context.Context, s *Stream) {
+	h, mux := c.host, s.mux
 	defer h.release()
 	defer c.account.peer.streams.Add(-1)
 	defer c.account.Release(c.streamCost)
 	now := time.Now()
 	mux.SetReadDeadline(now.Add(proposalDelay))
 	mux.SetWriteDeadline(now.Add(negotiationTimeout))
-	s := &Stream{mux: mux, conn: c, dir: DirInbound}
 	handle, err := h.respond(s)
 	if err != nil {
 		code := CodeNegotiationFailed
@@ -240,8 +262,8 @@ func (c *Conn) serveStream(ctx context.Context, mux MuxedStream) {
 // respond lets the remote propose protocols until one has a handler. Our answer
 // travels with the handler's first data.
 func (h *Host) respond(s *Stream) (Handler, error) {
-	g := &negotiation{mux: s.mux}
-	r := &proposals{negotiation: g, conn: s.conn}
+	g := &negotiation{stream: s}
+	r := (*proposals)(g)
 	defer r.leave()
 	var found service
 	proto, answered, err := multistream.Accept(r, func(proto []byte) (string, bool) {
@@ -265,10 +287,8 @@ func (h *Host) respond(s *Stream) (Handler, error) {
 	g.left.Store(left)
 	s.negotiating.Store(g)
 	if !answered {
-		g.wmu.Lock()
 		g.pending = multistream.AppendAccept(g.ours[:0], proto)
-		g.late = time.AfterFunc(answerDelay, func() { s.flush(g) })
-		g.wmu.Unlock()
+		h.answers.add(g, time.Now())
 	}
 	return found.handle, nil
 }

@@ -72,6 +72,7 @@ type Host struct {
 
 	halfOpen     waitroom[netip.Prefix]
 	unnegotiated waitroom[peer.ID]
+	answers      answers
 	offenders    offenders
 	refusedConns atomic.Uint64
 

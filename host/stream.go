@@ -65,17 +65,19 @@ type Stream struct {
 	dir   Direction
 
 	negotiating atomic.Pointer[negotiation] // nil when nothing is left to send or to read of it
+	next        atomic.Pointer[Stream]      // in Conn.accepted, until it is served
 }
 
 // A negotiation is what a stream keeps until both sides know its protocol. It is
 // apart from Stream because streams can be many and idle for long.
 type negotiation struct {
-	mux  MuxedStream
-	left atomic.Int32 // what is still to be done: our part, the remote's part
+	stream *Stream
+	left   atomic.Int32     // what is still to be done: our part, the remote's part
+	ticket *ticket[peer.ID] // nil until it was waited for a proposal
 
 	wmu     sync.Mutex
-	pending []byte      // our part, to be sent before anything else
-	late    *time.Timer // sends our answer if the handler has nothing to send
+	pending []byte  // our part, to be sent before anything else
+	late    waiting // for the handler to have something to send; guarded by answers.mu
 
 	rmu        sync.Mutex
 	awaiting   bool   // the remote's answer is still to be read
@@ -186,7 +188,7 @@ func (a *answering) Read(p []byte) (int, error) {
 		a.heardAgain += n
 		return n, nil
 	}
-	n, err := a.mux.Read(p)
+	n, err := a.stream.mux.Read(p)
 	a.heard = append(a.heard, p[:n]...)
 	a.heardAgain += n
 	return n, err
@@ -194,20 +196,17 @@ func (a *answering) Read(p []byte) (int, error) {
 
 // proposals reads what the remote proposes, and what has come behind it with the
 // same read. Nobody else has the negotiation yet.
-type proposals struct {
-	*negotiation
-	conn   *Conn
-	ticket *ticket[peer.ID] // nil until it was waited for them
-}
+type proposals negotiation
 
 func (r *proposals) Read(p []byte) (int, error) {
 	if len(r.ahead) == 0 {
-		n, err := r.mux.Read(r.theirs[:])
-		if err != nil && r.ticket == nil && isTimeout(err) {
+		mux := r.stream.mux
+		n, err := mux.Read(r.theirs[:])
+		if n == 0 && err != nil && r.ticket == nil && isTimeout(err) {
 			if err := r.wait(); err != nil {
 				return 0, err
 			}
-			n, err = r.mux.Read(r.theirs[:])
+			n, err = mux.Read(r.theirs[:])
 		}
 		if n == 0 {
 			return 0, err
@@ -219,17 +218,17 @@ func (r *proposals) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *proposals) Write(p []byte) (int, error) { return r.mux.Write(p) }
+func (r *proposals) Write(p []byte) (int, error) { return r.stream.mux.Write(p) }
 
 // wait takes a place among the streams without a protocol. See proposalDelay.
 func (r *proposals) wait() error {
-	h, p := r.conn.host, r.conn.remote
-	r.ticket = h.unnegotiated.enter(p, p, func() { r.mux.Reset(CodeResourceLimit) })
+	h, p, mux := r.stream.conn.host, r.stream.conn.remote, r.stream.mux
+	r.ticket = h.unnegotiated.enter(p, p, func() { mux.Reset(CodeResourceLimit) })
 	if r.ticket == nil {
 		limit := h.limits.UnnegotiatedStreamsPerPeer
 		return &LimitError{Scope: "UnnegotiatedStreamsPerPeer", Limit: limit, Used: limit}
 	}
-	r.mux.SetReadDeadline(time.Now().Add(negotiationTimeout - proposalDelay))
+	mux.SetReadDeadline(time.Now().Add(negotiationTimeout - proposalDelay))
 	return nil
 }
 
@@ -237,6 +236,7 @@ func (r *proposals) wait() error {
 func (r *proposals) leave() {
 	if r.ticket != nil {
 		r.ticket.leave()
+		r.ticket = nil
 	}
 }
 
@@ -258,7 +258,7 @@ func (s *Stream) writeFirst(g *negotiation, p []byte) (int, error) {
 	head := len(g.pending)
 	g.pending, g.heard = nil, g.pending[:0] // the answer is as long
 	if s.dir == DirInbound {
-		g.late.Stop()
+		s.conn.host.answers.remove(g)
 	}
 	n, err := s.mux.Write(buf)
 	if s.dir == DirInbound {
@@ -385,7 +385,7 @@ func (c *Conn) newStream(ctx context.Context, protos []ProtocolID) (*Stream, err
 	s := &Stream{mux: mux, conn: c, dir: DirOutbound}
 	if proto, ok := c.expect(protos); ok {
 		s.proto = proto
-		g := &negotiation{mux: mux, awaiting: true}
+		g := &negotiation{stream: s, awaiting: true}
 		g.pending = multistream.AppendProposal(g.ours[:0], string(proto))
 		g.left.Store(1)
 		s.negotiating.Store(g)
