@@ -50,6 +50,10 @@ type Config struct {
 	MDNS      MDNS
 	Limits    host.Limits
 
+	// Gate decides who may connect, beside the list in Node.ACL. The zero value lets
+	// everybody.
+	Gate host.Gate
+
 	// Logger gets what an operator should know. Nil: nothing is logged.
 	Logger *slog.Logger
 

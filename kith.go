@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/cpu"
 
+	"github.com/kith-p2p/kith/acl"
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/identify"
 	"github.com/kith-p2p/kith/mdns"
@@ -46,6 +47,7 @@ const (
 // on it.
 type Node struct {
 	*host.Host
+	ACL      *acl.List // who may connect; kept in Config.Dir
 	Identify *identify.Service
 	MDNS     *mdns.Service // nil when it is off or not possible here
 	MDNSErr  error         // why it is not possible; nil when it runs or is off
@@ -74,6 +76,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
 	n := new(Node)
+	if n.ACL, err = accessList(cfg); err != nil {
+		return nil, fmt.Errorf("kith: %w", err)
+	}
 	n.transports, err = newTransports(key, cfg, upgrader, func() []multiaddr.Addr { return n.Addrs() })
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
@@ -86,6 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		Announce:   n.transports.announce,
 		Move:       n.transports.moved,
 		Limits:     cfg.Limits,
+		Gate:       host.Gates(n.ACL.Gate(), cfg.Gate),
 		Logger:     cfg.Logger,
 		Trace:      cfg.Trace,
 	})
@@ -93,6 +99,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
 	n.Host = h
+
+	n.Go(func(ctx context.Context) { n.ACL.Run(ctx, h) })
 
 	// Protocols.
 	agent := cfg.Agent
@@ -140,6 +148,17 @@ func identity(cfg Config) (peer.PrivateKey, error) {
 		return peer.LoadOrCreateKey(filepath.Join(cfg.Dir, "identity.key"), peer.Ed25519)
 	}
 	return peer.GenerateKey(peer.Ed25519)
+}
+
+// ACLFile is the name of the file in Config.Dir that says who may connect; see
+// package acl.
+const ACLFile = "acl.txt"
+
+func accessList(cfg Config) (*acl.List, error) {
+	if cfg.Dir == "" {
+		return acl.New(), nil
+	}
+	return acl.Open(filepath.Join(cfg.Dir, ACLFile))
 }
 
 // fastAES tells of a processor with instructions for AES-GCM, where TLS moves bytes

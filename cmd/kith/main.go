@@ -103,7 +103,7 @@ Exit codes: 0 success, 1 what was asked for failed, 2 wrong usage, 130 interrupt
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line, for programs")
 	root.AddCommand(
-		newDemo(a), newDemoPeer(a), newChat(a), newNode(a), newID(a), newPing(a), newPerf(a), newIdentify(a),
+		newDemo(a), newDemoPeer(a), newChat(a), newNode(a), newID(a), newPing(a), newPerf(a), newIdentify(a), newACL(a),
 	)
 	return root
 }
