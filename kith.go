@@ -17,6 +17,7 @@ import (
 	"github.com/kith-p2p/kith/identify"
 	"github.com/kith-p2p/kith/mdns"
 	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/netwatch"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/perf"
 	"github.com/kith-p2p/kith/ping"
@@ -120,9 +121,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.Go(n.transports.autoTLS.Run)
 	}
 
-	if n.transports.moved != nil {
-		n.Go(n.follow)
-	}
+	n.Go(func(ctx context.Context) { netwatch.Watch(ctx, n.NetworkChanged) })
 
 	// Discovery comes last, when there are addresses to tell.
 	if !cfg.MDNS.Off {

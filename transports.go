@@ -11,10 +11,8 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/kith-p2p/kith/autotls"
 	"github.com/kith-p2p/kith/host"
@@ -33,9 +31,6 @@ import (
 const (
 	// portAttempts is how many free TCP ports are tried until one is free for UDP, too.
 	portAttempts = 16
-	// roamingInterval is how often the machine's addresses are looked at, which takes
-	// some 50 µs: soon enough that a connection outlives the change.
-	roamingInterval = 2 * time.Second
 )
 
 // WebSocket describes how the node serves WebSocket, and what else on the same ports.
@@ -136,39 +131,6 @@ func newTransports(key peer.PrivateKey, cfg Config, upgrader *upgrade.Upgrader, 
 	t.all = append(t.all, overQUIC, overWebTransport, overWebRTC)
 	t.moved = overQUIC.AddrsChanged
 	return t, nil
-}
-
-// follow has connections that can move go with the machine from one network to the next.
-func (n *Node) follow(ctx context.Context) {
-	known := machineAddrs()
-	tick := time.NewTicker(roamingInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		now := machineAddrs()
-		if slices.Equal(now, known) {
-			continue
-		}
-		known = now
-		n.NetworkChanged()
-	}
-}
-
-func machineAddrs() []string {
-	found, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil
-	}
-	addrs := make([]string, len(found))
-	for i, a := range found {
-		addrs[i] = a.String()
-	}
-	slices.Sort(addrs)
-	return addrs
 }
 
 func (c WebSocket) tls() (*tls.Config, error) {

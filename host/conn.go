@@ -60,6 +60,7 @@ type Conn struct {
 	leaving bool // it was given up for another; guarded by Host.mu
 	closing sync.Once
 	ended   atomic.Bool // no use to open streams
+	stale   atomic.Bool // it has not answered since a change of network; see roam.go
 }
 
 // ID is a number that no other connection of this host has had.

@@ -48,8 +48,9 @@ func (h *Host) connTo(ctx context.Context, p peer.ID, addrs []multiaddr.Addr) (*
 		return nil, &DialError{Peer: p, Cause: err}
 	}
 	for {
-		if c := h.best(p); c != nil {
-			return c, nil
+		stale := h.best(p)
+		if stale != nil && !stale.stale.Load() {
+			return stale, nil
 		}
 		d, joined, err := h.joinDial(p)
 		if err != nil {
@@ -66,6 +67,9 @@ func (h *Host) connTo(ctx context.Context, p peer.ID, addrs []multiaddr.Addr) (*
 		if d.err != nil && joined && slices.ContainsFunc(addrs, func(a multiaddr.Addr) bool { return !slices.Contains(d.planned, a) }) {
 			addrs = nil
 			continue
+		}
+		if d.err != nil && stale != nil && !stale.ended.Load() {
+			return stale, nil // it may still answer
 		}
 		return d.conn, d.err
 	}

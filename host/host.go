@@ -83,8 +83,9 @@ type Host struct {
 	cancel  context.CancelFunc
 
 	net        atomic.Pointer[NetworkID] // nil: not looked at yet
-	moving     sync.Mutex                // guards stopMoving
+	moving     sync.Mutex                // guards stopMoving, orphans
 	stopMoving context.CancelFunc        // ends what the last change of network has set going
+	orphans    map[peer.ID]bool          // are dialed anew after a change of network
 
 	life   sync.RWMutex // guards closed; held for reading while a goroutine is added
 	closed bool
@@ -130,6 +131,7 @@ func New(cfg Config) (*Host, error) {
 		done:       make(chan struct{}),
 		handlers:   make(map[ProtocolID]service),
 		conns:      make(map[peer.ID][]*Conn),
+		orphans:    make(map[peer.ID]bool),
 		perIP:      make(map[netip.Prefix]int),
 		perGroup:   make(map[netip.Prefix]int),
 		dials:      make(map[peer.ID]*dial),
@@ -517,7 +519,7 @@ func (h *Host) best(p peer.ID) *Conn {
 	defer h.mu.RUnlock()
 	var best *Conn
 	for _, c := range h.conns[p] {
-		if !c.ended.Load() && (best == nil || best.limited && !c.limited) {
+		if !c.ended.Load() && (best == nil || best.stale.Load() && !c.stale.Load() || best.limited && !c.limited) {
 			best = c
 		}
 	}

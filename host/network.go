@@ -2,57 +2,16 @@ package host
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"hash/fnv"
 	"net"
 	"net/netip"
 	"slices"
-	"time"
 )
-
-// moveTimeout bounds what a change of network sets going; after it the next change
-// is waited for.
-const moveTimeout = 10 * time.Second
 
 // A NetworkID names the network that this machine is in, as far as the machine can
 // tell one from another: what worked in one says little of the next. 0: none.
 type NetworkID uint64
-
-// NetworkChanged tells the host that this machine's addresses or routes have changed,
-// or that it has slept. It returns at once. The host looks at its addresses anew, has
-// connections move that can, gives up those that cannot, dials again whom it had
-// streams with, and tells its peers. A change during that begins it anew.
-//
-// Package netwatch calls it; a program that learns of changes otherwise, as on a
-// telephone, calls it itself.
-func (h *Host) NetworkChanged() {
-	h.spawn(h.follow)
-}
-
-// follow does what is to be done after a change of network.
-func (h *Host) follow(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
-	defer cancel()
-	h.moving.Lock()
-	if h.stopMoving != nil {
-		h.stopMoving()
-	}
-	h.stopMoving = cancel
-	h.moving.Unlock()
-
-	h.mu.Lock()
-	h.localAt = time.Time{}
-	h.mu.Unlock()
-	h.links.forget()
-	h.lookAround()
-	h.noteAddrs()
-	if h.move != nil {
-		if err := h.move(ctx); err != nil && ctx.Err() == nil {
-			h.log.Info("after a change of network", "err", err)
-		}
-	}
-}
 
 // network is where this machine is now.
 func (h *Host) network() NetworkID {

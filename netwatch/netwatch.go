@@ -3,6 +3,7 @@ package netwatch
 import (
 	"context"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,10 @@ const (
 // Watch calls changed after each change, from the goroutine that called Watch, until
 // ctx ends.
 func Watch(ctx context.Context, changed func()) {
+	if runtime.GOOS == "js" {
+		<-ctx.Done() // a web page sees no network
+		return
+	}
 	notices, look, stop := listen()
 	defer stop()
 	watch(ctx, notices, look, changed)

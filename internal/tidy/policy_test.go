@@ -25,14 +25,14 @@ const policy = `
 	peer, multistream, internal/drive, internal/feed < host ;
 	host, internal/feed < trace < metrics, spans < cmd/kith ;
 	host, noise, p2ptls, pnet, yamux < upgrade < tcp, memory, unix, websocket ;
-	NONE < udp ;
+	NONE < udp, netwatch ;
 	udp, host, p2ptls < quic ;
 	quic, noise < webtransport ;
 	host, noise < webrtc ;
 	internal/drive, multiaddr, peer < mdns ;
 	peer, internal/wire < autotls ;
 	host < identify, ping, perf, rpc, acl ;
-	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, acl, mdns, autotls < kith < cmd/kith ;
+	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, acl, mdns, autotls, netwatch < kith < cmd/kith ;
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, memory < internal/hostile ;
 	identify, ping < internal/transporttest ;
