@@ -167,12 +167,12 @@ func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 	h := c.host
 	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.account.peer.streams.Add(-1)
-		c.refuse(mux, CodeResourceLimit, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
+		c.refuse(mux, CodeResourceLimit, 1, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
 		return
 	}
 	if err := c.account.Take(c.streamCost); err != nil {
 		c.account.peer.streams.Add(-1)
-		c.refuse(mux, CodeResourceLimit, err)
+		c.refuse(mux, CodeResourceLimit, 1, err)
 		return
 	}
 	if !h.hold() {
@@ -207,12 +207,17 @@ func (c *Conn) takeAccepted() *Stream {
 
 // refuse resets a stream that came to nothing, and closes the connection when
 // there is no end to them.
-func (c *Conn) refuse(mux MuxedStream, code uint32, err error) {
+func (c *Conn) refuse(mux MuxedStream, code uint32, n int, err error) {
 	mux.Reset(code)
 	if hub := &c.host.hub; hub.traced() {
 		hub.emit(StreamRefused{Conn: c, Err: err})
 	}
-	if c.refusals.exceeds(time.Now()) {
+	c.countRefused(n)
+}
+
+// countRefused ends the connection of a remote that makes us refuse without end.
+func (c *Conn) countRefused(n int) {
+	if c.refusals.exceeds(n, time.Now()) {
 		c.host.spawn(func(context.Context) { c.CloseWithCode(ConnCodeRateLimited) })
 	}
 }
@@ -226,15 +231,18 @@ func (c *Conn) serveStream(ctx context.Context, s *Stream) {
 	now := time.Now()
 	mux.SetReadDeadline(now.Add(proposalDelay))
 	mux.SetWriteDeadline(now.Add(negotiationTimeout))
-	handle, err := h.respond(s)
+	handle, refused, err := h.respond(s)
 	if err != nil {
 		code := CodeNegotiationFailed
 		var full *LimitError
 		if errors.As(err, &full) {
 			code = CodeResourceLimit
 		}
-		c.refuse(mux, code, err)
+		c.refuse(mux, code, max(refused, 1), err)
 		return
+	}
+	if refused > 0 {
+		c.countRefused(refused)
 	}
 	mux.SetDeadline(time.Time{})
 	if h.hub.traced() {
@@ -261,18 +269,20 @@ func (c *Conn) serveStream(ctx context.Context, s *Stream) {
 }
 
 // respond lets the remote propose protocols until one has a handler. Our answer
-// travels with the handler's first data.
-func (h *Host) respond(s *Stream) (Handler, error) {
+// travels with the handler's first data. It also tells how many were refused.
+func (h *Host) respond(s *Stream) (handle Handler, refused int, err error) {
 	g := &negotiation{stream: s}
 	r := (*proposals)(g)
 	defer r.leave()
 	var found service
 	proto, answered, err := multistream.Accept(r, func(proto []byte) (string, bool) {
-		found = h.service(proto)
+		if found = h.service(proto); found.handle == nil {
+			refused++
+		}
 		return string(found.proto), found.handle != nil
 	})
 	if err != nil {
-		return nil, fromMux(err)
+		return nil, refused, fromMux(err)
 	}
 	s.proto = found.proto
 	var left int32
@@ -283,7 +293,7 @@ func (h *Host) respond(s *Stream) (Handler, error) {
 		left++
 	}
 	if left == 0 {
-		return found.handle, nil
+		return found.handle, refused, nil
 	}
 	g.left.Store(left)
 	s.negotiating.Store(g)
@@ -291,7 +301,7 @@ func (h *Host) respond(s *Stream) (Handler, error) {
 		g.pending = multistream.AppendAccept(g.ours[:0], proto)
 		h.answers.add(g, time.Now())
 	}
-	return found.handle, nil
+	return found.handle, refused, nil
 }
 
 // run calls the handler. A panic in it ends the stream, not the node: handlers see

@@ -176,27 +176,29 @@ func (w *waitroom[K]) len() int {
 }
 
 const (
-	// maxRefusals is how many streams of a connection may come to nothing in
-	// refusalSpan: refused, or ended without a protocol. Each costs us an answer and a
-	// few microseconds, and the remote next to nothing. Honest peers stay far below.
+	// maxRefusals is how much of a connection may come to nothing in refusalSpan:
+	// proposals that were refused, and streams that were, or that ended without a
+	// proposal. Each costs us an answer and a few microseconds, and the remote next to
+	// nothing. Honest peers stay far below.
 	maxRefusals = 1000
 	refusalSpan = 10 * time.Second
 )
 
-// refusals counts the streams of a connection that came to nothing.
+// refusals counts what came to nothing on a connection.
 type refusals struct {
 	mu    sync.Mutex
 	since time.Time
 	n     int
 }
 
-// exceeds counts one more and tells, once in each span, that there were too many.
-func (r *refusals) exceeds(now time.Time) bool {
+// exceeds counts n more and tells, once in each span, that there were too many.
+func (r *refusals) exceeds(n int, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now.Sub(r.since) >= refusalSpan {
 		r.since, r.n = now, 0
 	}
-	r.n++
-	return r.n == maxRefusals+1
+	before := r.n
+	r.n += n
+	return before <= maxRefusals && r.n > maxRefusals
 }

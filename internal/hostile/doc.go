@@ -26,6 +26,8 @@
 //   - identify_test.go: lies and floods of peers about themselves.
 //   - unread_test.go: peers who do not read.
 //   - listener_test.go: the same from the other side, against the one who dials.
+//   - attack_linux_test.go with onslaught_linux_test.go: what honest peers notice of each kind of
+//     attack, over TCP and over QUIC, in a network namespace without a loopback exemption.
 //
 // Read in this order: attacker.go, frames.go, rogue.go (what attackers can say),
 // stages.go, network.go with pipe.go (the network in memory), victim_test.go,
@@ -42,8 +44,10 @@
 //	go test ./internal/hostile -timeout 1h -v -hostile.full
 //	go test ./internal/hostile -timeout 1h -v -hostile.full -run TestFloodAtEachStage
 //
+//	go test ./internal/hostile -timeout 1h -v -hostile.full -run TestAttacks -hostile.table attacks.md
+//
 // That wants a machine with nothing else to do, and 20,000 open files for a process. The
-// figures are printed; docs/limits.md has those of the last time.
+// figures are printed; docs/limits.md and docs/attacks.md have those of the last time.
 //
 // Poisoned answers of mDNS are tested in package mdns.
 package hostile

@@ -36,6 +36,8 @@ type order struct {
 	Flags uint16 // of the frame with them
 	Reset bool   // the stream is reset at once
 	Again bool   // whoever is sent away comes again
+
+	Over string // of the attacks in onslaught_linux_test.go: "tcp" or "quic"
 }
 
 // orderEnv holds the order of a process that is a gang.
@@ -58,6 +60,7 @@ func TestMain(m *testing.M) {
 	stdin.ReadString('\n') // it says when to begin
 	go func() {
 		io.Copy(io.Discard, stdin) // it ends when the test says so, or dies
+		hangUp()
 		os.Exit(0)
 	}()
 	if err := attacks[o.Attack](o); err != nil {
@@ -155,6 +158,12 @@ func (g *gang) heard(word string) (string, bool) {
 var attacks = map[string]func(order) error{
 	"stages":  stagesAttack,
 	"streams": streamsAttack,
+
+	"hold":    holdAttack,
+	"silence": silenceAttack,
+	"churn":   churnAttack,
+	"storm":   stormAttack,
+	"unread":  unreadAttack,
 }
 
 // dial connects attacker number i.

@@ -32,6 +32,7 @@ type victimConfig struct {
 	limits host.Limits
 	bare   bool // without identify, so that nothing is sent unasked
 	trace  func(host.Event)
+	key    peer.PrivateKey // zero: a new one
 }
 
 // Where they are in a network of the tests.
@@ -49,7 +50,10 @@ func newVictimOn(t testing.TB, n *network, cfg victimConfig) *victim {
 
 func start(t testing.TB, cfg victimConfig, listen string, transport func(*upgrade.Upgrader) host.Transport) *victim {
 	t.Helper()
-	key := newKey(t)
+	key := cfg.key
+	if key.IsZero() {
+		key = newKey(t)
+	}
 	v := &victim{log: new(diary)}
 	h, err := host.New(host.Config{
 		Identity:   key,

@@ -34,7 +34,7 @@ const policy = `
 	host < identify, ping, perf, rpc, acl ;
 	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, acl, mdns, autotls, netwatch < kith < cmd/kith ;
 	memory < internal/testkit ;
-	identify, ping, perf, tcp, memory < internal/hostile ;
+	identify, ping, perf, tcp, quic, memory < internal/hostile ;
 	identify, ping < internal/transporttest ;
 	tcp < examples/minimal ;
 	kith < examples/browser ;
