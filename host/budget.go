@@ -165,15 +165,24 @@ func (a *Account) Release(n int) {
 	}
 }
 
-// Grow takes n bytes for a window that need not be as large. Of the memory half is
+// Grow takes up to n bytes for a window that need not be as large, and returns how many. Of the memory half is
 // for that, so that what has to be taken always finds some.
-func (a *Account) Grow(n int) bool {
+//
+// A peer may hold as much as there is left of that, so two get a third each and three
+// a quarter: some is always left for one more. Who holds more than that, since others
+// have come, is told so by a number below 0: by so much its windows should shrink.
+func (a *Account) Grow(n int) int {
 	b, k := a.budget, int64(n)
-	if b.growing.Add(k) > b.hard/2 || a.peer.used.Load()+k > b.maxPeer/2 || b.used.Load()+k > b.limit || a.Take(n) != nil {
-		b.growing.Add(-k)
-		return false
+	left := min(b.hard/2-b.growing.Load(), b.limit-b.used.Load())
+	room := left - a.peer.used.Load()
+	if room < 0 {
+		return int(max(room, -math.MaxInt32))
 	}
-	return true
+	if k = min(k, room/2); k <= 0 || a.Take(int(k)) != nil {
+		return 0
+	}
+	b.growing.Add(k)
+	return int(k)
 }
 
 // Shrink gives back what Grow took.

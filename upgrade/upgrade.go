@@ -199,8 +199,11 @@ func (u *Upgrader) finish(ctx context.Context, conn net.Conn, sec Security, sc S
 	}
 	conn.SetDeadline(time.Time{})
 	progress(host.StageMuxed)
+	session := yamux.New(sc, client, u.yamux)
 	return host.TransportConn{
-		Mux:       muxed{yamux.New(sc, client, u.yamux)},
+		Mux:       muxed{session},
+		Charge:    func(a *host.Account) { session.Charge(a) },
+		Shed:      session.Shed,
 		RemoteKey: sc.RemoteKey(),
 		Security:  sec.Protocol(),
 		Muxer:     MuxerID,

@@ -24,8 +24,10 @@ func (st *Stream) read(p []byte) (int, error) {
 		case st.expired(&st.canRead):
 			return 0, errReadTimeout
 		case st.received.size > 0:
+			before := st.beyond(st.received.size)
 			n := st.received.read(p[:min(len(p), maxCopy)])
 			st.session.held.Add(int64(-n))
+			st.session.reserve.sub(before - st.beyond(st.received.size))
 			return n, nil
 		case st.readErr != nil:
 			return 0, st.readErr
@@ -88,6 +90,11 @@ func (st *Stream) deliver(p []byte) bool {
 		st.session.held.Add(int64(-len(p)))
 		return false
 	}
+	size := st.received.size
+	if !st.session.reserve.add(st.beyond(size+len(p)) - st.beyond(size)) {
+		st.session.held.Add(int64(-len(p)))
+		return false
+	}
 	if st.received.size == 0 {
 		st.session.in.wakeLater(st)
 	}
@@ -102,6 +109,7 @@ func (st *Stream) deliver(p []byte) bool {
 // discard drops what was received. st.mu is held.
 func (st *Stream) discard() {
 	st.session.held.Add(int64(-st.received.size))
+	st.session.reserve.sub(st.beyond(st.received.size))
 	st.received.clear()
 }
 

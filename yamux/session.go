@@ -33,6 +33,8 @@ type Session struct {
 	heard atomic.Bool  // something was received since the keepalive timer fired
 	held  atomic.Int64 // bytes that wait for readers, of all streams
 
+	reserve reserve // what was taken of memory that is shared with other sessions
+
 	// guarded by mu; see also send.go and ping.go
 	mu        sync.Mutex
 	err       *SessionError // why the session ended
@@ -194,6 +196,7 @@ func (s *Session) end(err *SessionError, tell bool) {
 	s.streams, s.out.line = nil, nil
 	s.lingering, s.unacked = nil, nil
 	s.stopPings()
+	s.reserve.end(s.grown)
 	s.out.tell = tell
 	mine := s.takeRole()
 	if tell {
@@ -233,7 +236,7 @@ func (s *Session) forget(st *Stream) {
 	if s.err != nil {
 		return
 	}
-	s.grown -= int(st.window) - initialWindow
+	s.shrink(int(st.window) - initialWindow)
 	if st.id != 0 {
 		delete(s.streams, st.id)
 	}

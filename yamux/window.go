@@ -102,19 +102,61 @@ func (st *Stream) returnCredit() (role bool) {
 		return false
 	}
 	if st.readErr == nil {
-		free += s.growth(st, now)
+		free = s.resize(st, free, now)
 	}
 	st.updated = now
+	if free == 0 { // the window has shrunk by all of it
+		return false
+	}
 	st.recvCredit += free
 	s.prompt(typeWindowUpdate, s.stamp(st), st.id, free)
 	s.measureRTT(now)
 	return s.takeRole()
 }
 
-// growth doubles the window of a stream that uses it up in little more than a
-// round trip, as far as the limits allow, and returns what it grew by. Both
-// locks are held.
-func (s *Session) growth(st *Stream, now time.Duration) uint32 {
+// resize changes the window of a stream whose peer is about to get free bytes of
+// credit, and returns how many it gets with that. Both locks are held.
+func (s *Session) resize(st *Stream, free uint32, now time.Duration) uint32 {
+	grow := s.growth(st, now)
+	if s.reserve.memory == nil {
+		s.grown += grow
+		st.window += uint32(grow)
+		return free + uint32(grow)
+	}
+	grown := int(st.window) - initialWindow
+	if grow == 0 && grown == 0 {
+		return free
+	}
+	size := st.received.size
+	before := st.beyond(size)
+	if grow = s.reserve.memory.Grow(grow); grow < 0 {
+		grow = -min(-grow, grown, int(free))
+		st.window -= uint32(-grow)
+		s.shrink(-grow)
+		free -= uint32(-grow)
+		if !s.reserve.add(st.beyond(size) - before) {
+			s.reserve.owed.Add(int64(st.beyond(size) - before)) // they are there already
+		}
+		return free
+	}
+	s.grown += grow
+	st.window += uint32(grow)
+	s.reserve.sub(before - st.beyond(size))
+	return free + uint32(grow)
+}
+
+// shrink notes that windows have become smaller by n bytes. s.mu is held.
+func (s *Session) shrink(n int) {
+	s.grown -= n
+	if s.reserve.memory != nil && n > 0 {
+		s.reserve.memory.Shrink(n)
+	}
+}
+
+// growth tells by how much the window should grow: it doubles for a stream
+// that uses it up in little more than a round trip, as far as the session's own
+// limits allow. Both locks are held.
+func (s *Session) growth(st *Stream, now time.Duration) int {
 	if st.updated == 0 || s.ping.rtt == 0 || now-st.updated >= growthRTTs*s.ping.rtt {
 		return 0
 	}
@@ -122,10 +164,5 @@ func (s *Session) growth(st *Stream, now time.Duration) uint32 {
 	if s.cfg.Budget > 0 {
 		grow = min(grow, s.cfg.Budget-s.grown)
 	}
-	if grow <= 0 {
-		return 0
-	}
-	s.grown += grow
-	st.window += uint32(grow)
-	return uint32(grow)
+	return max(grow, 0)
 }
