@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,35 +14,15 @@ import (
 	"github.com/kith-p2p/kith/peer"
 )
 
-func TestRank(t *testing.T) {
-	var in []multiaddr.Addr
-	const hash = "/certhash/uEiAkH5a4DPGKUuOBjYw0CgwjvcJCJMD2K_1aluKR_tpevQ"
-	for _, s := range []string{
-		"/ip4/8.8.8.8/udp/1/webrtc-direct" + hash, "/ip4/8.8.8.8/tcp/1/tls/ws", "/ip4/8.8.8.8/tcp/1", "/dns4/example.com/tcp/1", "/ip4/8.8.8.8/udp/1/quic-v1",
-		"/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.1/tcp/1/ws", "/ip4/192.168.1.1/udp/1/quic-v1/webtransport" + hash, "/ip4/8.8.8.8/tcp/1",
-	} {
-		in = append(in, multiaddr.MustParse(s))
-	}
-	var got strings.Builder
-	for _, p := range rank(in) {
-		fmt.Fprintf(&got, "%v %s\n", p.delay, p.addr)
-	}
-	const want = "0s /ip4/127.0.0.1/tcp/1\n30ms /ip4/192.168.1.1/udp/1/quic-v1/webtransport" + hash + "\n60ms /ip4/192.168.1.1/tcp/1/ws\n" +
-		"90ms /ip4/8.8.8.8/udp/1/quic-v1\n340ms /ip4/8.8.8.8/tcp/1\n590ms /dns4/example.com/tcp/1\n840ms /ip4/8.8.8.8/tcp/1/tls/ws\n1.09s /ip4/8.8.8.8/udp/1/webrtc-direct" + hash + "\n"
-	if got.String() != want {
-		t.Errorf("plan:\n%swant:\n%s", &got, want)
-	}
-}
-
 // fakeDNS answers from tables; a function, where given, comes first.
 type fakeDNS struct {
 	ips   map[string][]netip.Addr
 	txt   func(name string) []string
-	asked int
+	asked atomic.Int32
 }
 
 func (d *fakeDNS) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
-	d.asked++
+	d.asked.Add(1)
 	if ips, ok := d.ips[network+" "+host]; ok {
 		return ips, nil
 	}
@@ -49,22 +30,27 @@ func (d *fakeDNS) LookupNetIP(_ context.Context, network, host string) ([]netip.
 }
 
 func (d *fakeDNS) LookupTXT(_ context.Context, name string) ([]string, error) {
-	d.asked++
+	d.asked.Add(1)
 	return d.txt(name), nil
 }
 
-func resolveWith(t *testing.T, dns *fakeDNS, p peer.ID, addrs ...string) (found []string, failed []DialAttempt) {
+// resolveWith resolves the names among addrs as a dial of h does, and passes on the others.
+func resolveWith(t *testing.T, h *Host, p peer.ID, source Source, addrs ...string) (found []string, failed []DialAttempt) {
 	t.Helper()
-	var in []multiaddr.Addr
-	for _, a := range addrs {
-		in = append(in, multiaddr.MustParse(a))
+	var names []KnownAddr
+	for _, text := range addrs {
+		k := KnownAddr{Addr: multiaddr.MustParse(text), Source: source}
+		if h.mustResolve(k) {
+			names = append(names, k)
+		} else {
+			found = append(found, text)
+		}
 	}
-	h := &Host{resolver: dns}
-	out, failed := h.resolveAll(t.Context(), p, in)
-	for _, a := range out {
-		found = append(found, a.String())
+	r := h.resolveAll(t.Context(), p, names)
+	for _, s := range r.steps {
+		found = append(found, s.known.Addr.String())
 	}
-	return found, failed
+	return found, r.failed
 }
 
 func TestResolve(t *testing.T) {
@@ -83,8 +69,8 @@ func TestResolve(t *testing.T) {
 			}
 		},
 	}
-	found, failed := resolveWith(t, dns, p, "/dns/a.example/tcp/1", "/dns4/b.example/tcp/2", "/dnsaddr/c.example", "/ip4/9.9.9.9/tcp/9", "/dns6/none.example/tcp/1")
-	want := "[/ip4/1.1.1.1/tcp/1 /ip6/2001:db8::1/tcp/1 /ip4/2.2.2.2/tcp/2 /ip4/3.3.3.3/tcp/4001 /ip4/2.2.2.2/tcp/5 /ip4/9.9.9.9/tcp/9]"
+	found, failed := resolveWith(t, &Host{resolver: dns}, p, SourceUser, "/dns/a.example/tcp/1", "/dns4/b.example/tcp/2", "/dnsaddr/c.example", "/ip4/9.9.9.9/tcp/9", "/dns6/none.example/tcp/1")
+	want := "[/ip4/9.9.9.9/tcp/9 /ip4/1.1.1.1/tcp/1 /ip6/2001:db8::1/tcp/1 /ip4/2.2.2.2/tcp/2 /ip4/3.3.3.3/tcp/4001 /ip4/2.2.2.2/tcp/5]"
 	if fmt.Sprint(found) != want {
 		t.Errorf("resolved to %v,\nwant %s", found, want)
 	}
@@ -97,19 +83,27 @@ type nameDialer struct{ Transport }
 
 func (nameDialer) CanDial(a multiaddr.Addr) bool { return a.Has(multiaddr.WSS) }
 
-// A transport that dials names gets them, since certificates are for names.
+// A transport that dials names gets them, since certificates are for names: but only
+// those that the user gave, since where others' names lead has to be seen first.
 func TestNamesAreKeptForWhoDialsThem(t *testing.T) {
 	dns := &fakeDNS{
-		ips: map[string][]netip.Addr{"ip a.example": {netip.MustParseAddr("1.1.1.1")}},
-		txt: func(string) []string { return []string{"dnsaddr=/dns4/b.example/tcp/443/wss"} },
+		ips: map[string][]netip.Addr{"ip a.example": {netip.MustParseAddr("1.1.1.1")}, "ip4 b.example": {netip.MustParseAddr("2.2.2.2")}},
+		txt: func(string) []string {
+			return []string{"dnsaddr=/dns4/b.example/tcp/443/wss", "dnsaddr=/dns4/b.example/tcp/443/tls/sni/c.example/ws"}
+		},
 	}
 	h := &Host{resolver: dns, transports: []Transport{nameDialer{}}}
-	found, failed := h.resolveAll(t.Context(), testID(t), []multiaddr.Addr{
-		multiaddr.MustParse("/dns/a.example/tcp/443/wss"), multiaddr.MustParse("/dns/a.example/tcp/1"), multiaddr.MustParse("/dnsaddr/c.example"),
-	})
-	const want = "[/dns/a.example/tcp/443/wss /ip4/1.1.1.1/tcp/1 /dns4/b.example/tcp/443/wss]"
-	if fmt.Sprint(found) != want || len(failed) > 0 {
-		t.Errorf("resolved to %v, failed %v, want %s", found, failed, want)
+	for _, c := range []struct {
+		source Source
+		want   string
+	}{
+		{SourceUser, "[/dns/a.example/tcp/443/wss /ip4/1.1.1.1/tcp/1 /dns4/b.example/tcp/443/wss /ip4/2.2.2.2/tcp/443/tls/sni/c.example/ws]"},
+		{SourceStranger, "[/ip4/1.1.1.1/tcp/443/tls/sni/a.example/ws /ip4/1.1.1.1/tcp/1 /ip4/2.2.2.2/tcp/443/tls/sni/b.example/ws /ip4/2.2.2.2/tcp/443/tls/sni/c.example/ws]"},
+	} {
+		found, failed := resolveWith(t, h, testID(t), c.source, "/dns/a.example/tcp/443/wss", "/dns/a.example/tcp/1", "/dnsaddr/c.example")
+		if fmt.Sprint(found) != c.want || len(failed) > 0 {
+			t.Errorf("resolved to %v, failed %v, want %s", found, failed, c.want)
+		}
 	}
 }
 
@@ -125,9 +119,9 @@ func TestResolveIsBounded(t *testing.T) {
 		}
 		return records
 	}}
-	found, failed := resolveWith(t, dns, p, "/dnsaddr/bomb.example")
-	if len(found) > maxResolved || dns.asked > maxLookups {
-		t.Errorf("%d addresses after %d lookups", len(found), dns.asked)
+	found, failed := resolveWith(t, &Host{resolver: dns}, p, SourceStranger, "/dnsaddr/bomb.example")
+	if len(found) > maxResolved || dns.asked.Load() > maxLookups {
+		t.Errorf("%d addresses after %d lookups", len(found), dns.asked.Load())
 	}
 	if len(failed) == 0 && len(found) == 0 {
 		t.Error("neither addresses nor a reason why not")

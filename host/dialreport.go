@@ -63,9 +63,10 @@ type DialAttempt struct {
 
 // A DialStep is an address that a dial is going to try.
 type DialStep struct {
-	Addr  multiaddr.Addr
-	Delay time.Duration // from the start of the dial until its turn comes, if none before it has answered and not all have failed
-	Why   string        // what put it into its place
+	Addr   multiaddr.Addr
+	Source Source        // who told of it
+	Delay  time.Duration // from the start of the dial until its turn comes, unless others fail before
+	Why    string        // what put it into its place
 }
 
 // Skipped tells that the address was not tried.

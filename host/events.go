@@ -91,7 +91,7 @@ type (
 		Skipped []DialAttempt
 	}
 
-	// DialAttempted tells what became of one address of a dial that was tried.
+	// DialAttempted tells what became of one address of a dial when its turn had come.
 	// Attempt.Err is nil for success.
 	DialAttempted struct {
 		ID      uint64

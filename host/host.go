@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -91,6 +92,10 @@ type Host struct {
 	closed bool
 	wg     sync.WaitGroup
 
+	dialing         sync.Mutex // guards dialer
+	dialer          *dialer
+	backgroundDials chan struct{} // as many as run
+
 	order sync.Mutex // keeps the events of connections in order; taken before mu
 
 	mu        sync.RWMutex
@@ -136,6 +141,8 @@ func New(cfg Config) (*Host, error) {
 		perGroup:   make(map[netip.Prefix]int),
 		dials:      make(map[peer.ID]*dial),
 	}
+	h.dialer = newDialer(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), time.Now())
+	h.backgroundDials = make(chan struct{}, maxBackgroundDials)
 	if cfg.Trace != nil {
 		h.hub.trace(cfg.Trace)
 	}
@@ -591,7 +598,7 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 // without waiting for the remote: a refusal then shows at the first Read.
 func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (*Stream, error) {
 	for {
-		c, err := h.connTo(ctx, p, nil)
+		c, err := h.connTo(ctx, p, nil, false)
 		if err != nil {
 			return nil, err
 		}

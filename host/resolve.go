@@ -4,8 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kith-p2p/kith/multiaddr"
@@ -30,31 +31,83 @@ type Resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-// resolveAll replaces DNS names by addresses, except in addresses that a transport
-// dials as they are: a certificate can be for the name, and a browser looks up names
-// itself. What cannot be resolved is reported as failed attempts.
-func (h *Host) resolveAll(ctx context.Context, p peer.ID, addrs []multiaddr.Addr) (resolved []multiaddr.Addr, failed []DialAttempt) {
-	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-	defer cancel()
-	r := resolving{resolver: h.resolver, peer: p, dialable: func(a multiaddr.Addr) bool {
-		return slices.ContainsFunc(h.transports, func(t Transport) bool { return t.CanDial(a) })
-	}}
-	for _, a := range addrs {
-		start := time.Now()
-		if err := r.resolve(ctx, a, 0); err != nil {
-			failed = append(failed, DialAttempt{Addr: a, Elapsed: time.Since(start), Err: err})
-		}
-	}
-	return r.found, failed
+// A resolution is what became of the names among a peer's addresses.
+type resolution struct {
+	steps   []*step
+	failed  []DialAttempt
+	elapsed time.Duration
 }
 
-// resolving is one run of resolveAll.
+// mustResolve tells whether a dial replaces the name in an address. It does not where
+// a transport dials it as it is: a certificate can be for the name, and a browser
+// looks up names itself. But where others told of the name, what it stands for has to
+// be looked at first, except in a browser, which cannot.
+func (h *Host) mustResolve(k KnownAddr) bool {
+	return isName(k.Addr) && (h.transport(k.Addr) == nil || runtime.GOOS != "js" && k.Source != SourceUser)
+}
+
+func isName(a multiaddr.Addr) bool {
+	first, _ := a.First()
+	switch first.Code() {
+	case multiaddr.DNS, multiaddr.DNS4, multiaddr.DNS6, multiaddr.DNSAddr:
+		return true
+	}
+	return false
+}
+
+// resolveAll looks up the names in addresses of p, all at the same time. What cannot
+// be resolved is reported as failed attempts.
+func (h *Host) resolveAll(ctx context.Context, p peer.ID, names []KnownAddr) resolution {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	budget := &lookups{left: maxLookups}
+	found := make([]resolving, len(names))
+	var running sync.WaitGroup
+	for i, k := range names {
+		r := &found[i]
+		*r = resolving{resolver: h.resolver, peer: p, lookups: budget, asItIs: func(a multiaddr.Addr) bool {
+			k.Addr = a
+			return !h.mustResolve(k)
+		}}
+		running.Go(func() { r.err = r.resolve(ctx, k.Addr, 0) })
+	}
+	running.Wait()
+	var all resolution
+	for i, k := range names {
+		r := &found[i]
+		if r.err != nil {
+			all.failed = append(all.failed, DialAttempt{Addr: k.Addr, Err: r.err})
+		}
+		for _, a := range r.found[:min(len(r.found), maxResolved-len(all.steps))] {
+			of := k
+			of.Addr = a
+			all.steps = append(all.steps, newStep(of, k.Addr))
+		}
+	}
+	return all
+}
+
+// lookups bounds how many questions a dial asks.
+type lookups struct {
+	mu   sync.Mutex
+	left int
+}
+
+func (l *lookups) take() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left--
+	return l.left >= 0
+}
+
+// resolving is the resolution of one address.
 type resolving struct {
 	resolver Resolver
 	peer     peer.ID
-	dialable func(multiaddr.Addr) bool // by a transport, with its name
+	lookups  *lookups
+	asItIs   func(multiaddr.Addr) bool // a transport dials it with its name
 	found    []multiaddr.Addr
-	lookups  int
+	err      error
 }
 
 func (r *resolving) resolve(ctx context.Context, a multiaddr.Addr, depth int) error {
@@ -75,11 +128,11 @@ func (r *resolving) resolve(ctx context.Context, a multiaddr.Addr, depth int) er
 		r.found = append(r.found, a)
 		return nil
 	}
-	if network != "" && r.dialable(a) {
+	if network != "" && r.asItIs(a) {
 		r.found = append(r.found, a)
 		return nil
 	}
-	if r.lookups++; r.lookups > maxLookups {
+	if !r.lookups.take() {
 		return fmt.Errorf("host: more than %d names to look up for one peer", maxLookups)
 	}
 	if network == "" {
@@ -89,6 +142,7 @@ func (r *resolving) resolve(ctx context.Context, a multiaddr.Addr, depth int) er
 	if err != nil {
 		return fmt.Errorf("host: looking up %s: %w", first.Value(), err)
 	}
+	rest = named(rest, first.Value())
 	for _, ip := range ips {
 		ip = ip.Unmap()
 		c, err := multiaddr.NewComponent(ipCode(ip), ip.WithZone("").String())
@@ -98,6 +152,34 @@ func (r *resolving) resolve(ctx context.Context, a multiaddr.Addr, depth int) er
 	}
 	return nil
 }
+
+// named puts the name that a certificate is for into what follows it in an address,
+// since there will be an IP in its place: /tcp/443/wss becomes /tcp/443/tls/sni/NAME/ws.
+// https://github.com/libp2p/specs/blob/master/websockets/README.md#addressing
+func named(rest multiaddr.Addr, name string) multiaddr.Addr {
+	sni, err := multiaddr.NewComponent(multiaddr.SNI, name)
+	if err != nil || rest.Has(multiaddr.SNI) {
+		return rest
+	}
+	var out []multiaddr.Addr
+	for c := range rest.Components() {
+		switch c.Code() {
+		case multiaddr.WSS:
+			if !rest.Has(multiaddr.TLS) {
+				out = append(out, tlsPart)
+				out = append(out, sni.Addr())
+			}
+			out = append(out, wsPart)
+		case multiaddr.TLS:
+			out = append(out, c.Addr(), sni.Addr())
+		default:
+			out = append(out, c.Addr())
+		}
+	}
+	return multiaddr.Join(out...)
+}
+
+var tlsPart, wsPart = multiaddr.MustParse("/tls"), multiaddr.MustParse("/ws")
 
 // resolveDNSAddr follows /dnsaddr/NAME: TXT records of _dnsaddr.NAME hold whole
 // addresses; those that end in what followed the name are meant.
