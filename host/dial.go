@@ -662,6 +662,14 @@ func (a *attempt) report(cause error) DialAttempt {
 	return r
 }
 
+// forgetSetbacks makes the host try again what failed: its network is another now, or
+// the same anew.
+func (h *Host) forgetSetbacks() {
+	h.dialing.Lock()
+	defer h.dialing.Unlock()
+	h.dialer.moved()
+}
+
 // transport finds who dials addr.
 func (h *Host) transport(addr multiaddr.Addr) Transport {
 	for _, t := range h.transports {

@@ -66,7 +66,7 @@ type dialer struct {
 	rand     *rand.Rand
 	epoch    time.Time
 	network  NetworkID  // that backoffs are of
-	outlooks []*outlook // the one used last in front
+	histories []*history // the one used last in front
 
 	failed lru[target, setback]
 	silent lru[netip.Prefix, setback]
@@ -102,7 +102,7 @@ type setback struct {
 // for the dial.
 func (d *dialer) plan(p peer.ID, steps []*step, background bool, start time.Duration, network NetworkID, now time.Time) (plan []*step, skipped []skippedStep) {
 	d.arrive(network)
-	look := d.outlook(network)
+	look := d.history(network)
 	plan = make([]*step, 0, len(steps))
 	var dark []*step
 	for _, s := range steps {
@@ -245,7 +245,7 @@ type outcome struct {
 // learn notes how a dial, by its ID, went.
 func (d *dialer) learn(dial uint64, p peer.ID, outcomes []outcome, network NetworkID, now time.Time) {
 	d.arrive(network)
-	look := d.outlook(network)
+	look := d.history(network)
 	reached := slices.ContainsFunc(outcomes, func(o outcome) bool { return o.result == resultFound })
 	for _, o := range outcomes {
 		switch o.result {
@@ -357,8 +357,8 @@ func (p *pace) last() time.Duration {
 	return p.starts[p.n-1]
 }
 
-// An outlook is how dials went in one network.
-type outlook struct {
+// A history is how dials went in one network.
+type history struct {
 	network  NetworkID
 	times    []times // of each kind that was dialed; there are 80
 	udp, six window
@@ -366,23 +366,23 @@ type outlook struct {
 	probed   time.Time
 }
 
-func (d *dialer) outlook(network NetworkID) *outlook {
-	i := slices.IndexFunc(d.outlooks, func(l *outlook) bool { return l.network == network })
+func (d *dialer) history(network NetworkID) *history {
+	i := slices.IndexFunc(d.histories, func(l *history) bool { return l.network == network })
 	if i == 0 {
-		return d.outlooks[0]
+		return d.histories[0]
 	}
-	look := &outlook{network: network}
+	look := &history{network: network}
 	if i > 0 {
-		look = d.outlooks[i]
-		d.outlooks = slices.Delete(d.outlooks, i, i+1)
+		look = d.histories[i]
+		d.histories = slices.Delete(d.histories, i, i+1)
 	}
-	d.outlooks = slices.Insert(d.outlooks, 0, look)
-	d.outlooks = d.outlooks[:min(len(d.outlooks), maxNetworks)]
+	d.histories = slices.Insert(d.histories, 0, look)
+	d.histories = d.histories[:min(len(d.histories), maxNetworks)]
 	return look
 }
 
 // learn notes an outcome. reached: the peer answered at this or another address.
-func (l *outlook) learn(o outcome, reached bool, now time.Time) {
+func (l *history) learn(o outcome, reached bool, now time.Time) {
 	silent := o.result == resultSilent
 	if o.kind.public() {
 		if o.kind.udp {
@@ -409,7 +409,7 @@ func (l *outlook) learn(o outcome, reached bool, now time.Time) {
 	}
 }
 
-func (l *outlook) timesOf(k kind) *times {
+func (l *history) timesOf(k kind) *times {
 	i := slices.IndexFunc(l.times, func(t times) bool { return t.kind == k })
 	if i < 0 {
 		return nil
@@ -434,18 +434,18 @@ type doubt struct {
 	last time.Time
 }
 
-func (l *outlook) doubts(k kind, now time.Time) bool {
+func (l *history) doubts(k kind, now time.Time) bool {
 	way := l.ways[k.way()]
 	return k.public() && way.n >= doubtAfter && now.Sub(way.last) < doubtFor
 }
 
 // blackHole tells whether nothing of a kind gets through.
-func (l *outlook) blackHole(k kind) bool {
+func (l *history) blackHole(k kind) bool {
 	return k.public() && (k.udp && l.udp.dark() || k.six && l.six.dark())
 }
 
 // probe tells, once in a probeEvery, that a black hole is to be tried.
-func (l *outlook) probe(now time.Time) bool {
+func (l *history) probe(now time.Time) bool {
 	if now.Sub(l.probed) < probeEvery {
 		return false
 	}
@@ -455,7 +455,7 @@ func (l *outlook) probe(now time.Time) bool {
 
 // expect tells how long an answer takes: as long as it took from there, or as nearly
 // all of its kind took here.
-func (l *outlook) expect(s *step) time.Duration {
+func (l *history) expect(s *step) time.Duration {
 	if took := s.known.Took; took > 0 && !s.known.LastSuccess.IsZero() {
 		return clamp(took + took/2)
 	}

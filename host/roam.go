@@ -61,6 +61,7 @@ func (h *Host) follow(ctx context.Context) {
 	h.mu.Unlock()
 	h.links.forget()
 	h.lookAround()
+	h.forgetSetbacks()
 	h.noteAddrs()
 
 	var all sync.WaitGroup
@@ -209,7 +210,7 @@ func (h *Host) revive(ctx context.Context, p peer.ID) {
 	h.orphans[p] = true
 	h.moving.Unlock()
 	for wait := reviveMin; ; wait *= 2 {
-		c, err := h.connTo(ctx, p, nil)
+		c, err := h.connTo(ctx, p, nil, false)
 		if err == nil && !c.stale.Load() || errors.Is(err, ErrNoAddrs) {
 			break
 		}
