@@ -65,9 +65,12 @@ func (t *Trace) Close() {
 	t.feed.Close()
 }
 
+// clock is how a line for people begins.
+const clock = "15:04:05.000000 "
+
 // String is the record for people, as one line without its end.
 func (r Record) String() string {
-	return r.Time.Format("15:04:05.000000 ") + Describe(r.Event).String()
+	return r.Time.Format(clock) + Describe(r.Event).String()
 }
 
 // MarshalJSON gives {"seq":1,"time":"…","event":"…", …}.

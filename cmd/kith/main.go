@@ -103,7 +103,7 @@ Exit codes: 0 success, 1 what was asked for failed, 2 wrong usage, 130 interrupt
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line, for programs")
 	root.AddCommand(
-		newDemo(a), newDemoPeer(a), newChat(a), newNode(a), newID(a), newPing(a), newPerf(a), newIdentify(a), newACL(a),
+		newDemo(a), newDemoPeer(a), newChat(a), newNode(a), newID(a), newPing(a), newPerf(a), newIdentify(a), newACL(a), newDial(a), newTrace(a),
 	)
 	return root
 }
@@ -132,7 +132,12 @@ func (a *app) event(name string, f fields) {
 	for k, v := range f {
 		all[k] = v
 	}
-	line, err := json.Marshal(all)
+	a.object(all)
+}
+
+// object prints v as one line of JSON.
+func (a *app) object(v any) {
+	line, err := json.Marshal(v)
 	if err != nil {
 		line = fmt.Appendf(nil, `{"event":"error","error":%q}`, err)
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -32,7 +34,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"field": setField},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"field": setField, "await": await},
 	})
 }
 
@@ -50,6 +52,26 @@ func setField(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has no text %q: %v", args[1], args[2], object)
 	}
 	ts.Setenv(args[0], value)
+}
+
+// await waits until there is a file: await FILE.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await FILE")
+	}
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	deadline := time.After(10 * time.Second)
+	for {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-deadline:
+			ts.Fatalf("there is no %s", args[0])
+		}
+	}
 }
 
 func TestSizes(t *testing.T) {

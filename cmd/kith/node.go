@@ -211,6 +211,11 @@ func (a *app) runNode(ctx context.Context, noPerf bool) error {
 		return err
 	}
 	defer n.Close()
+	stop, err := a.serve(n)
+	if err != nil {
+		return errors.Join(err, n.Close())
+	}
+	defer stop()
 	events := n.Subscribe(256)
 	defer events.Close()
 	addrs := addrStrings(n.P2PAddrs())
