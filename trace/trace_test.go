@@ -144,7 +144,7 @@ func TestHandler(t *testing.T) {
 		t.Errorf("begins with %s", l)
 	}
 	a.Handle("/x", func(context.Context, *host.Stream) error { return nil })
-	a.Discovered(peer.AddrInfo{ID: someone(t)}, "test")
+	a.Discovered(peer.AddrInfo{ID: someone(t)}, "test", host.SourceLocal)
 	if l := line(objects); !strings.Contains(l, `"event":"protocols_changed","protocols":["/x"]`) {
 		t.Errorf("got %s", l)
 	}
