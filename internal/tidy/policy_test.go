@@ -31,8 +31,8 @@ const policy = `
 	host, noise < webrtc ;
 	internal/drive, multiaddr, peer < mdns ;
 	peer, internal/wire < autotls ;
-	host < identify, ping, perf, rpc, acl ;
-	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, acl, mdns, autotls, netwatch < kith < cmd/kith ;
+	host < identify, ping, perf, rpc, acl, store ;
+	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, acl, store, mdns, autotls, netwatch < kith < cmd/kith ;
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, quic, memory < internal/hostile ;
 	identify, ping < internal/transporttest ;
