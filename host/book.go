@@ -311,10 +311,10 @@ func (e *bookEntry) expire(now time.Time) {
 	}
 }
 
-// identified notes what a peer said of itself. Its addresses replace those that it
-// gave before and what strangers told; what the user or the local network told, and
-// what has worked, stays.
-func (b *book) identified(info PeerInfo) {
+// identified notes what a peer said of itself on a connection with remote. Its
+// addresses replace those that it gave before and what strangers told; what the user
+// or the local network told, and what has worked, stays.
+func (b *book) identified(info PeerInfo, remote multiaddr.Addr) {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -326,10 +326,10 @@ func (b *book) identified(info PeerInfo) {
 	info.Addrs = nil
 	e.about = &info
 	e.addrs = slices.DeleteFunc(e.addrs, func(k bookAddr) bool {
-		return k.source <= SourcePeer && !k.worked() && !slices.Contains(addrs, k.addr)
+		return k.source < SourceLocal && !k.worked() && !slices.Contains(addrs, k.addr)
 	})
 	for _, a := range addrs {
-		e.add(bookAddr{addr: a, source: SourcePeer, told: true, certified: info.SignedRecord, expires: after(now, TTLConnected)}, now)
+		e.add(bookAddr{addr: a, source: heard(a, remote), told: true, certified: info.SignedRecord, expires: after(now, TTLConnected)}, now)
 	}
 	b.place(e)
 }

@@ -83,7 +83,7 @@ func TestIdentifyReplacesAddrs(t *testing.T) {
 	p := testID(t)
 	b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, SourceUser, TTLForever)
 	b.addAddrs(p, []multiaddr.Addr{memoryAddr(2)}, SourceStranger, TTLTold)
-	b.identified(PeerInfo{ID: p, Addrs: []multiaddr.Addr{memoryAddr(3)}, AgentVersion: "x"})
+	b.identified(PeerInfo{ID: p, Addrs: []multiaddr.Addr{memoryAddr(3)}, AgentVersion: "x"}, memoryAddr(3))
 	info := b.info(p)
 	if len(info.Addrs) != 2 || info.Addrs[0] != memoryAddr(1) || info.Addrs[1] != memoryAddr(3) || info.AgentVersion != "x" {
 		t.Errorf("after identify: %+v", info)

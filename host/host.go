@@ -585,7 +585,7 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 		c.setProtocols(info.Protocols)
 		c.endsEarly.Store(endsEarly(info.AgentVersion))
 	}
-	h.book.identified(info)
+	h.book.identified(info, c.addr)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
 }
 

@@ -60,6 +60,9 @@ func safeDial(addr multiaddr.Addr, source Source, near surroundings) error {
 	if hasPort && isServicePort(ap.Port()) {
 		return fmt.Errorf("%w: port %d belongs to a service that no peer is", ErrForbidden, ap.Port())
 	}
+	if v := plain(ip); source == SourcePresent && (v.IsLoopback() || judge(v) == reachPrivate) {
+		return nil
+	}
 	return safeAnywhere(ip, near)
 }
 
@@ -91,16 +94,20 @@ func safeAnywhere(ip netip.Addr, near surroundings) error {
 	return fmt.Errorf("%w: %s is not the address of a machine on the internet", ErrForbidden, ip)
 }
 
-// isAt tells whether addr is on the machine that a connection has as its other end:
-// who is there has proved that it is, so it may say at which port, even if others
-// may not name such addresses.
-func isAt(addr, remote multiaddr.Addr) bool {
+// heard is on whose word an address is known that a peer gave on a connection with
+// remote. Private and loopback addresses of the very machine at the other end count
+// for more than others: who is there has shown that it is. With one of loopback all are.
+func heard(addr, remote multiaddr.Addr) Source {
 	ip, ok := addr.IP()
 	at, connected := remote.IP()
-	if !ok || !connected {
-		return addr == remote
+	if !ok || !connected || addr.Has(multiaddr.P2PCircuit) || remote.Has(multiaddr.P2PCircuit) {
+		return SourcePeer
 	}
-	return plain(ip) == plain(at) || plain(ip).IsLoopback() && plain(at).IsLoopback()
+	ip, at = plain(ip), plain(at)
+	if ip.IsLoopback() && at.IsLoopback() || ip == at && judge(ip) == reachPrivate {
+		return SourcePresent
+	}
+	return SourcePeer
 }
 
 // plain takes off a zone and the IPv6 clothes of an IPv4 address.
@@ -148,31 +155,52 @@ func judge(ip netip.Addr) reach {
 	if ip.Is4() {
 		return reachPublic
 	}
-	b := ip.As16()
-	v4 := func(at int) reach { return judge(netip.AddrFrom4([4]byte(b[at : at+4]))) }
-	switch {
-	case nat64.Contains(ip), compatible.Contains(ip), translated.Contains(ip):
-		return v4(12)
-	case sixToFour.Contains(ip):
-		return min(v4(2), isatap(b))
-	case teredo.Contains(ip):
-		for i := 12; i < 16; i++ {
-			b[i] ^= 0xff
-		}
-		return min(v4(4), v4(12)) // its server and its client
-	case !global6.Contains(ip):
+	inside, n := carried(ip)
+	if n == 0 && !global6.Contains(ip) {
 		return reachNever
 	}
-	return isatap(b)
+	r := reachPublic
+	for _, v4 := range inside[:n] {
+		r = min(r, judge(v4))
+	}
+	return r
 }
 
-// isatap judges an address whose interface identifier holds an IPv4 address that a
-// tunnel sends to; every other is public. RFC 5214, section 6.1.
-func isatap(b [16]byte) reach {
-	if b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe {
-		return judge(netip.AddrFrom4([4]byte(b[12:])))
+// carried finds the IPv4 addresses in an IPv6 address that a gateway or a tunnel may
+// send to, the one that gets the packets last.
+func carried(ip netip.Addr) (inside [2]netip.Addr, n int) {
+	b := ip.As16()
+	add := func(at int, flip byte) {
+		inside[n] = netip.AddrFrom4([4]byte{b[at] ^ flip, b[at+1] ^ flip, b[at+2] ^ flip, b[at+3] ^ flip})
+		n++
 	}
-	return reachPublic
+	switch {
+	case nat64.Contains(ip), compatible.Contains(ip), translated.Contains(ip):
+		add(12, 0)
+	case teredo.Contains(ip):
+		add(4, 0)     // its server
+		add(12, 0xff) // and its client
+	default:
+		if b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe { // ISATAP: RFC 5214, section 6.1
+			add(12, 0)
+		}
+		if sixToFour.Contains(ip) {
+			add(2, 0)
+		}
+	}
+	return inside, n
+}
+
+// bothered is who gets the packets that are sent to ip: the IPv4 address in an IPv6
+// one, if there is one.
+func bothered(ip netip.Addr) netip.Addr {
+	ip = plain(ip)
+	if ip.Is6() {
+		if inside, n := carried(ip); n > 0 {
+			return inside[n-1]
+		}
+	}
+	return ip
 }
 
 // The special ranges of the IANA registries, except those whose addresses are of

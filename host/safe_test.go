@@ -132,7 +132,7 @@ func TestSafeDial(t *testing.T) {
 		{"/ip6/2606:4700::5efe:127.0.0.1/tcp/4001", 0},
 	} {
 		addr := multiaddr.MustParse(c.addr)
-		for s := SourceStranger; s <= SourceUser; s++ {
+		for _, s := range []Source{SourceStranger, SourcePeer, SourceLocal, SourceUser} { // the present peer has a test of its own
 			want := (c.from|user)>>s&1 == 1
 			if s == SourceLocal {
 				// The public internet is not nearby; a name or another network cannot be judged.
@@ -174,25 +174,40 @@ func TestAllowPrivate(t *testing.T) {
 	}
 }
 
-func TestIsAt(t *testing.T) {
+// A peer that comes from a private or loopback address may name it, as the program's
+// neighbours on this machine and those behind a router do; others may not.
+func TestHeard(t *testing.T) {
 	for _, c := range []struct {
 		addr, remote string
-		want         bool
+		want         Source
 	}{
-		{"/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/udp/9/quic-v1", true},
-		{"/ip6/::1/tcp/4001", "/ip4/127.0.0.1/tcp/9", true},
-		{"/ip4/10.9.9.9/tcp/4001", "/ip6/::ffff:10.9.9.9/tcp/9", true},
-		{"/ip4/10.9.9.8/tcp/4001", "/ip4/10.9.9.9/tcp/9", false},
-		{"/ip4/127.0.0.1/tcp/4001", "/ip4/10.9.9.9/tcp/9", false},
-		{"/ip4/127.0.0.1/tcp/4001", "/memory/3", false},
-		{"/unix/a", "/unix/a", true},
-		{"/unix/b", "/unix/a", false},
+		{"/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/udp/9/quic-v1", SourcePresent},
+		{"/ip6/::1/tcp/4001", "/ip4/127.0.0.1/tcp/9", SourcePresent},
+		{"/ip4/10.99.9.9/tcp/4001", "/ip6/::ffff:10.99.9.9/tcp/9", SourcePresent},
+		{"/ip4/10.99.9.8/tcp/4001", "/ip4/10.99.9.9/tcp/9", SourcePeer},
+		{"/ip4/127.0.0.1/tcp/4001", "/ip4/10.99.9.9/tcp/9", SourcePeer},
+		{"/ip4/127.0.0.1/tcp/4001", "/memory/3", SourcePeer},
+		{"/ip4/127.0.0.1/tcp/4001/p2p/" + relayID + "/p2p-circuit", "/ip4/127.0.0.1/tcp/9", SourcePeer},
+		{"/ip4/127.0.0.1/tcp/4001", "/ip4/127.0.0.1/tcp/4001/p2p/" + relayID + "/p2p-circuit", SourcePeer},
+		{"/ip4/8.8.8.8/tcp/4001", "/ip4/8.8.8.8/tcp/9", SourcePeer}, // paced as all others are
+		{"/ip4/169.254.169.254/tcp/4001", "/ip4/169.254.169.254/tcp/9", SourcePeer},
+		{"/unix/a", "/unix/a", SourcePeer},
 	} {
-		if got := isAt(multiaddr.MustParse(c.addr), multiaddr.MustParse(c.remote)); got != c.want {
-			t.Errorf("isAt(%s, %s) = %v", c.addr, c.remote, got)
+		addr := multiaddr.MustParse(c.addr)
+		got := heard(addr, multiaddr.MustParse(c.remote))
+		if got != c.want {
+			t.Errorf("heard(%s, %s) = %v", c.addr, c.remote, got)
+		}
+		if err := safeDial(addr, got, surroundings{}); (err == nil) != (c.want == SourcePresent || c.addr == "/ip4/8.8.8.8/tcp/4001") {
+			t.Errorf("%s, heard from %s: %v", c.addr, c.remote, err)
 		}
 	}
+	if safeDial(multiaddr.MustParse("/ip4/127.0.0.1/tcp/6379"), SourcePresent, surroundings{}) == nil {
+		t.Error("a database of this machine is dialed because its neighbour says so")
+	}
 }
+
+const relayID = "12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf"
 
 // Every form in which IPv6 can carry an IPv4 address is as good as that address.
 func TestDisguises(t *testing.T) {
@@ -206,6 +221,9 @@ func TestDisguises(t *testing.T) {
 		for _, ip := range disguises(netip.MustParseAddr(c.v4)) {
 			if got := judge(plain(ip)); got != c.want {
 				t.Errorf("%s in %s: %v, want %v", c.v4, ip, got, c.want)
+			}
+			if got := bothered(ip); got.String() != c.v4 && got.String() != "8.8.8.8" {
+				t.Errorf("packets to %s go to %s", ip, got)
 			}
 		}
 	}
@@ -245,7 +263,7 @@ func FuzzSafeDial(f *testing.F) {
 		switch ip = plain(ip); {
 		case ip.IsUnspecified(), ip.IsMulticast():
 			t.Errorf("%s is dialed", addr)
-		case source != SourceLocal && (ip.IsLoopback() || ip.IsLinkLocalUnicast()):
+		case source != SourceLocal && ip.IsLinkLocalUnicast(), source <= SourcePeer && ip.IsLoopback(), isMetadata(ip):
 			t.Errorf("%s is dialed on the word of %v", addr, source)
 		}
 	})

@@ -7,11 +7,12 @@ type Source uint8
 const (
 	SourceStranger Source = iota // anybody else: DHT, peer exchange, rendezvous
 	SourcePeer                   // the peer itself, on a connection that proved who it is
+	SourcePresent                // the same, of the private or loopback IP that its connection came from
 	SourceLocal                  // the local network: mDNS
 	SourceUser                   // the program or its user: dialed wherever it points
 )
 
-var sourceNames = [...]string{SourceStranger: "stranger", SourcePeer: "peer", SourceLocal: "local", SourceUser: "user"}
+var sourceNames = [...]string{SourceStranger: "stranger", SourcePeer: "peer", SourcePresent: "present peer", SourceLocal: "local", SourceUser: "user"}
 
 func (s Source) String() string {
 	if int(s) < len(sourceNames) {
