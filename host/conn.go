@@ -57,10 +57,17 @@ type Conn struct {
 	accepted  atomic.Pointer[Stream] // those that wait for their goroutine to begin
 	done      chan struct{}
 
-	leaving bool // it was given up for another; guarded by Host.mu
+	// guarded by Host.mu; see pairs.go
+	leaving  bool      // it was given up for lack of room
+	replaced bool      // another has taken its place, though it would not by the rule
+	asking   bool      // the remote is being asked whether it may end
+	yielded  time.Time // when we agreed that it may
+
 	closing sync.Once
-	ended   atomic.Bool // no use to open streams
-	stale   atomic.Bool // it has not answered since a change of network; see roam.go
+	ended   atomic.Bool  // no use to open streams
+	retired atomic.Bool  // we open no streams
+	flow    atomic.Int64 // streams that there were, and that are being opened
+	stale   atomic.Bool  // it has not answered since a change of network; see roam.go
 }
 
 // ID is a number that no other connection of this host has had.
@@ -116,6 +123,7 @@ func (c *Conn) SendDatagram(p []byte) error {
 	if c.datagrams == nil {
 		return ErrNoDatagrams
 	}
+	c.flow.Add(flowStream)
 	return c.datagrams.SendDatagram(p)
 }
 
@@ -125,6 +133,10 @@ func (c *Conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	if c.datagrams == nil {
 		return nil, ErrNoDatagrams
 	}
+	if !c.begin() {
+		return nil, errSupplanted
+	}
+	defer c.begun()
 	return c.datagrams.ReceiveDatagram(ctx)
 }
 
@@ -165,6 +177,7 @@ func (c *Conn) serve(ctx context.Context) {
 // c.accepted. It does not block.
 func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 	h := c.host
+	c.flow.Add(flowStream)
 	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.account.peer.streams.Add(-1)
 		c.refuse(mux, CodeResourceLimit, 1, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})

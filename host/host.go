@@ -108,6 +108,7 @@ type Host struct {
 	leaving   int                  // connections that were given up for others; see trim.go
 	trimmer   trimmer
 	tending   bool // a goroutine looks after connections; see tend.go
+	spares    map[*Conn]*spare
 	dials     map[peer.ID]*dial
 	lastID    uint64
 	lastDial  uint64
@@ -247,7 +248,10 @@ type service struct {
 func (h *Host) service(proto []byte) service {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.handlers[ProtocolID(proto)]
+	if s, ok := h.handlers[ProtocolID(proto)]; ok || ProtocolID(proto) != supplantProtocol {
+		return s
+	}
+	return service{supplantProtocol, answerSupplant}
 }
 
 // Protocols lists the protocols that the host serves, sorted.
@@ -441,6 +445,7 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	}
 	c.account.open(h.budget, held, c.dir, c.addr)
 	h.conns[c.remote] = append(with, c)
+	h.notePair(c.remote)
 	h.tend()
 	return len(with) == 0, nil
 }
@@ -470,9 +475,11 @@ func (h *Host) unregister(c *Conn) (last bool) {
 	}
 	if len(with) > 0 {
 		h.conns[c.remote] = with
+		h.forgetPair(c)
 		return false
 	}
 	delete(h.conns, c.remote)
+	delete(h.spares, c)
 	return true
 }
 
@@ -517,20 +524,6 @@ func (h *Host) Peers() []peer.ID {
 	}
 	slices.SortFunc(peers, peer.ID.Compare)
 	return peers
-}
-
-// best is the connection to use for p: the oldest, and a limited one only if
-// there is no other.
-func (h *Host) best(p peer.ID) *Conn {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	var best *Conn
-	for _, c := range h.conns[p] {
-		if !c.ended.Load() && (best == nil || best.stale.Load() && !c.stale.Load() || best.limited && !c.limited) {
-			best = c
-		}
-	}
-	return best
 }
 
 // PeerInfo tells what is known of p.
@@ -603,7 +596,7 @@ func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (
 			return nil, err
 		}
 		s, err := c.newStream(ctx, protos)
-		if err == nil || !c.ended.Load() {
+		if err == nil || !c.ended.Load() && err != errSupplanted {
 			return s, err
 		}
 		// The connection ended in the meantime; perhaps there is another.

@@ -156,7 +156,8 @@ func (s *Stream) did(g *negotiation) {
 // settle ends the negotiation: it sends our part if that was not sent yet and
 // reads the remote's.
 func (s *Stream) settle(g *negotiation) error {
-	if err := s.flush(g); err != nil {
+	// Who does not want our answer may still have sent something.
+	if err := s.flush(g); err != nil && s.dir == DirOutbound {
 		return s.refusal(err)
 	}
 	g.rmu.Lock()
@@ -370,6 +371,14 @@ var _ net.Conn = (*Stream)(nil)
 
 // newStream opens a stream on c and agrees on one of protos.
 func (c *Conn) newStream(ctx context.Context, protos []ProtocolID) (*Stream, error) {
+	if !c.begin() {
+		return nil, errSupplanted
+	}
+	defer c.begun()
+	return c.openStream(ctx, protos)
+}
+
+func (c *Conn) openStream(ctx context.Context, protos []ProtocolID) (*Stream, error) {
 	if len(protos) == 0 {
 		return nil, errors.New("host: NewStream needs at least one protocol")
 	}

@@ -108,10 +108,9 @@ func (h *Host) allLinks() []link {
 }
 
 func (h *Host) linkOf(c *Conn) link {
-	return link{
-		id: c.id, peer: c.remote, dir: c.dir, limited: c.limited, first: c.remote.Compare(h.id) < 0,
-		group: c.group(), owner: addrOwner(c.addr), opened: c.opened, streams: c.mux.NumStreams(),
-	}
+	l := h.rankOf(c)
+	l.peer, l.group, l.owner, l.streams = c.remote, c.group(), addrOwner(c.addr), c.mux.NumStreams()
+	return l
 }
 
 // giveUp ends connections. h.mu is held.
@@ -138,7 +137,7 @@ func (h *Host) giveUp(ids []uint64) {
 
 // tend sees to it that connections are looked after. h.mu is held.
 func (h *Host) tend() {
-	if h.tending || h.numConns-h.leaving <= h.limits.HighWater {
+	if h.tending || !h.untidy() {
 		return
 	}
 	h.tending = h.spawn(func(ctx context.Context) {
@@ -164,9 +163,13 @@ func (h *Host) tendNow(now time.Time) (more bool) {
 	if h.numConns-h.leaving > h.limits.HighWater {
 		h.giveUp(h.trimmer.trim(now, h.allLinks()))
 	}
-	h.tending = h.numConns-h.leaving > h.limits.HighWater
+	h.tendSpares(now)
+	h.tending = h.untidy()
 	return h.tending
 }
+
+// untidy tells whether there is anything to look after. h.mu is held.
+func (h *Host) untidy() bool { return h.numConns-h.leaving > h.limits.HighWater || len(h.spares) > 0 }
 
 // group is the address group from which a connection came; that of our own dials is none.
 func (c *Conn) group() netip.Prefix {

@@ -83,7 +83,8 @@ type link struct {
 	peer         peer.ID
 	dir          Direction
 	limited      bool
-	leaving      bool // another has taken its place for new streams
+	stale        bool // it has not answered since a change of network
+	replaced     bool // for a reason of its own another has taken its place
 	first        bool // our peer's ID is less than ours: of two dials at once, that of the lesser counts
 	group, owner netip.Prefix
 	opened       time.Time
@@ -103,8 +104,10 @@ const simultaneous = dialTimeout
 // perhaps lost the other.
 func better(a, b link) bool {
 	switch {
-	case a.leaving != b.leaving:
-		return b.leaving
+	case a.stale != b.stale:
+		return b.stale
+	case a.replaced != b.replaced:
+		return b.replaced
 	case a.limited != b.limited:
 		return b.limited
 	case a.dir != b.dir && a.opened.Sub(b.opened).Abs() < simultaneous:

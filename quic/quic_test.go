@@ -63,3 +63,10 @@ func TestCertificateIsForgotten(t *testing.T) {
 		t.Error("something else came back")
 	}
 }
+
+func TestSimultaneousDials(t *testing.T) {
+	transporttest.Simultaneous(t, transporttest.Case{
+		New:    func(t testing.TB, key peer.PrivateKey) host.Transport { return newTransport(t, key, EndpointConfig{}) },
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/udp/0/quic-v1"),
+	})
+}

@@ -19,3 +19,12 @@ func TestTransport(t *testing.T) {
 		})
 	}
 }
+
+func TestSimultaneousDials(t *testing.T) {
+	transporttest.Simultaneous(t, transporttest.Case{
+		New: func(t testing.TB, key peer.PrivateKey) host.Transport {
+			return newTransport(t, key, upgrade.Noise)
+		},
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/tcp/0"),
+	})
+}

@@ -253,6 +253,7 @@ func (s *Session) stamp(st *Stream) (flags uint16) {
 		st.id = s.nextID
 		s.nextID += 2
 		s.streams[st.id] = st
+		s.silent--
 		return flagSYN
 	case st.needsACK:
 		st.needsACK = false

@@ -42,6 +42,7 @@ type Session struct {
 	streams   map[uint32]*Stream
 	nextID    uint32
 	incoming  int                 // of streams
+	silent    int                 // streams of ours that have sent nothing yet, and have no id
 	unacked   []uint32            // the peer's streams that we may not have acknowledged
 	lingering map[uint32]lingerer // closed by us, not finished by the peer
 	grown     int                 // sum of what windows have beyond their initial size
@@ -142,6 +143,7 @@ func (s *Session) Open(ctx context.Context) (*Stream, error) {
 		s.releaseOpen()
 		return nil, errNoIDs
 	}
+	s.silent++
 	return newStream(s, false), nil
 }
 
@@ -175,11 +177,12 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// NumStreams returns how many streams are open, of both sides.
+// NumStreams returns how many streams are open, of both sides, and of ours also those
+// that have sent nothing yet.
 func (s *Session) NumStreams() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.streams)
+	return len(s.streams) + s.silent
 }
 
 // end ends the session for everyone at once, with the first error that it is
@@ -194,7 +197,7 @@ func (s *Session) end(err *SessionError, tell bool) {
 	close(s.done)
 	streams, line := s.streams, s.out.line
 	s.streams, s.out.line = nil, nil
-	s.lingering, s.unacked = nil, nil
+	s.lingering, s.unacked, s.silent = nil, nil, 0
 	s.stopPings()
 	s.reserve.end(s.grown)
 	s.out.tell = tell
@@ -239,6 +242,8 @@ func (s *Session) forget(st *Stream) {
 	s.shrink(int(st.window) - initialWindow)
 	if st.id != 0 {
 		delete(s.streams, st.id)
+	} else {
+		s.silent--
 	}
 	if st.inbound {
 		s.incoming--
