@@ -68,6 +68,7 @@ type Conn struct {
 	retired atomic.Bool  // we open no streams
 	flow    atomic.Int64 // streams that there were, and that are being opened
 	stale   atomic.Bool  // it has not answered since a change of network; see roam.go
+	checked atomic.Bool  // it is being asked whether it goes on
 }
 
 // ID is a number that no other connection of this host has had.

@@ -401,6 +401,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		h.hub.emit(PeerConnected{Peer: c.remote})
 	}
 	h.hub.emit(ConnOpened{Conn: c})
+	h.suspectOthers(c)
 	if !h.spawn(c.serve) {
 		h.start(func(context.Context) {
 			c.CloseWithCode(ConnCodeShutdown)

@@ -22,8 +22,13 @@ const (
 	// besides some round trips, until its peer is dialed anew beside it.
 	patience      = 500 * time.Millisecond
 	patienceTrips = 3
-	// farewell is how long a connection that does not answer is kept beside a new one.
-	farewell = 5 * time.Second
+	// farewell is how long a connection that does not answer is kept beside a new one:
+	// in that time its packets are sent again several times. Whoever waits for an answer
+	// on one of its streams waits for that long.
+	farewell = 2 * time.Second
+	// farewellPathless is the same for one whose packets cannot even leave: when one of
+	// IPv4 and IPv6 has gone, the other often comes back a moment later.
+	farewellPathless = 500 * time.Millisecond
 	// maxProbes is how many connections are asked, and peers dialed, at the same time
 	// after a change of network.
 	maxProbes = 64
@@ -139,7 +144,9 @@ func (h *Host) check(ctx context.Context, c *Conn, fate fate) {
 	}
 	answer := make(chan error, 1)
 	go func() { answer <- c.probe(ctx) }()
-	if ap, _, ok := c.addr.AddrPort(); !ok || sourceTo(ap).IsValid() {
+	parting := farewellPathless
+	if ap, _, ok := c.addr.AddrPort(); !ok || leaves(ap) {
+		parting = farewell
 		timer := time.NewTimer(patience + patienceTrips*c.RTT())
 		defer timer.Stop()
 		select {
@@ -164,7 +171,7 @@ func (h *Host) check(ctx context.Context, c *Conn, fate fate) {
 	if wanted {
 		h.revive(ctx, c.remote)
 	}
-	timer := time.NewTimer(farewell)
+	timer := time.NewTimer(parting)
 	defer timer.Stop()
 	select {
 	case err := <-answer:
@@ -178,6 +185,34 @@ func (h *Host) check(ctx context.Context, c *Conn, fate fate) {
 	}
 	if other := h.best(c.remote); other != nil && other != c && !other.stale.Load() {
 		c.CloseWithCode(ConnCodeSupplanted)
+	}
+}
+
+// leaves tells whether packets to ap find a way out of this machine.
+func leaves(ap netip.AddrPort) bool {
+	from, to := sourceTo(ap), ap.Addr()
+	// A route without an address that fits leaves the kernel with one that does not.
+	return from.IsValid() && (!from.IsLinkLocalUnicast() || to.IsLinkLocalUnicast()) && (!from.IsLoopback() || to.IsLoopback())
+}
+
+// suspectOthers asks the other connections that a peer made whether they go on, when it
+// has come from elsewhere: it may have moved, and then nobody tells us that they are
+// dead. They would keep streams waiting, and soon keep the peer itself out.
+func (h *Host) suspectOthers(c *Conn) {
+	if c.dir != DirInbound || c.limited || !addrOwner(c.addr).IsValid() {
+		return
+	}
+	for _, k := range h.ConnsTo(c.remote) {
+		if k.dir == DirInbound && !k.limited && addrOwner(k.addr) != addrOwner(c.addr) && k.checked.CompareAndSwap(false, true) {
+			if !h.spawn(func(ctx context.Context) {
+				defer k.checked.Store(false)
+				ctx, cancel := context.WithTimeout(ctx, followTimeout)
+				defer cancel()
+				h.check(ctx, k, unsure)
+			}) {
+				return
+			}
+		}
 	}
 }
 

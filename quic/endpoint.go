@@ -26,8 +26,9 @@ const (
 	handshakeTimeout = 5 * time.Second
 
 	// defaultIdleTimeout is how long a connection lives without a packet of the
-	// remote, if the remote does not say less.
-	defaultIdleTimeout = 30 * time.Second
+	// remote, if the remote does not say less, as go-libp2p's 30 s. Half a minute without
+	// a network, and the time to come back, is not the end of its streams.
+	defaultIdleTimeout = 45 * time.Second
 
 	// keepAlive is how often an idle connection sends a packet. rust-libp2p gives
 	// connections up after 10 s, and NATs forget UDP mappings after 30 s.
@@ -74,7 +75,7 @@ type EndpointConfig struct {
 	MaxIncomingStreams int
 
 	// IdleTimeout is how long a connection lives without a packet of the remote; the
-	// remote may want less. Default 30 s, at least 6 s: an idle connection sends a
+	// remote may want less. Default 45 s, at least 6 s: an idle connection sends a
 	// packet every 5 s.
 	IdleTimeout time.Duration
 }

@@ -36,6 +36,7 @@ const policy = `
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, quic, memory < internal/hostile ;
 	identify, ping < internal/transporttest ;
+	kith < internal/roam ;
 	tcp < examples/minimal ;
 	kith < examples/browser ;
 `

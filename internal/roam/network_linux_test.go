@@ -1,0 +1,78 @@
+package roam
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// asRoot runs the tests again in a user namespace, where everybody is root.
+func asRoot() (code int) {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "network namespaces need root or user namespaces:", err)
+		return 1
+	}
+	return 0
+}
+
+// A network is a network namespace with a thread in it. It is gone with its last process.
+type network struct {
+	thread int
+	jobs   chan func()
+}
+
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	n := &network{jobs: make(chan func())}
+	began := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+		n.thread = syscall.Gettid()
+		err := syscall.Unshare(syscall.CLONE_NEWNET)
+		began <- err
+		if err != nil {
+			return
+		}
+		for job := range n.jobs {
+			job()
+		}
+	}()
+	if err := <-began; err != nil {
+		t.Fatalf("a network namespace: %v", err)
+	}
+	t.Cleanup(func() { close(n.jobs) })
+	return n
+}
+
+// do runs job in the network.
+func (n *network) do(job func()) {
+	done := make(chan struct{})
+	n.jobs <- func() {
+		defer close(done)
+		job()
+	}
+	<-done
+}
+
+// ip runs commands of the program ip, one a line.
+func (n *network) ip(t *testing.T, commands string) {
+	t.Helper()
+	n.do(func() {
+		cmd := exec.Command("ip", "-batch", "-")
+		cmd.Stdin = strings.NewReader(commands + "\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("ip: %v: %s\n%s", err, out, commands)
+		}
+	})
+}
