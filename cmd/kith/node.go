@@ -36,6 +36,7 @@ type nodeFlags struct {
 	interfaces []string
 	service    string
 	verbose    bool
+	metrics    string // of kith node alone
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
@@ -191,10 +192,12 @@ func newNode(a *app) *cobra.Command {
 With --json each line is one event: listening, discovered, connected, disconnected, identified.`,
 		Example: `  kith node
   kith node --dir ~/.config/kith --listen /ip4/0.0.0.0/tcp/4001
-  kith node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… --json`,
+  kith node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… --json
+  kith node --metrics 127.0.0.1:9100          figures for Prometheus at http://127.0.0.1:9100/metrics`,
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runNode(cmd.Context(), noPerf) },
 	}
+	cmd.Flags().StringVar(&a.node.metrics, "metrics", "", "host:port at which to serve figures for Prometheus, over HTTP to whoever asks: 127.0.0.1:9100")
 	cmd.Flags().BoolVar(&noPerf, "no-perf", false, "do not let others measure throughput with kith perf")
 	a.node.add(cmd.Flags(), true)
 	return cmd

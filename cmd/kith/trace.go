@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kith-p2p/kith"
+	"github.com/kith-p2p/kith/metrics"
 	"github.com/kith-p2p/kith/trace"
 )
 
@@ -159,19 +160,39 @@ func (a *app) followNode(ctx context.Context, dir string, only []string) error {
 	}
 }
 
-// serve answers at the socket of a node, if it has a directory.
+// serve answers those who ask what a node does: at the socket in its directory if it
+// has one, and at the address of --metrics.
 func (a *app) serve(n *kith.Node) (stop func(), err error) {
-	mux := http.NewServeMux()
-	mux.Handle("/trace", trace.Handler(n.Host))
-	stop = func() {}
+	var ends []func()
+	stop = func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+	local := http.NewServeMux()
+	local.Handle("/trace", trace.Handler(n.Host))
+	if a.node.metrics != "" {
+		l, err := net.Listen("tcp", a.node.metrics)
+		if err != nil {
+			return stop, fmt.Errorf("--metrics: %w", err)
+		}
+		m := metrics.New(n.Host)
+		public := http.NewServeMux()
+		public.Handle("/metrics", m.Handler())
+		local.Handle("/metrics", m.Handler())
+		server := newServer(public)
+		go server.Serve(l)
+		ends = append(ends, m.Close, func() { server.Close() })
+		a.say("metrics", fields{"url": fmt.Sprintf("http://%s/metrics", l.Addr())}, "metrics http://%s/metrics", l.Addr())
+	}
 	if a.node.dir != "" {
-		end, err := serveSocket(a.node.dir, mux)
+		end, err := serveSocket(a.node.dir, local)
 		if err != nil {
 			// The node itself needs none of it.
 			n.Logger().Warn("no trace of this node can be had", "err", err)
 			return stop, nil
 		}
-		stop = func() { end() }
+		ends = append(ends, func() { end() })
 	}
 	return stop, nil
 }
