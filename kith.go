@@ -231,7 +231,7 @@ func (n *Node) connectNeighbour(ctx context.Context, info peer.AddrInfo) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
 	defer cancel()
-	if _, err := n.Connect(ctx, info); err != nil && !errors.Is(err, context.Canceled) {
+	if _, err := n.ConnectBackground(ctx, peer.AddrInfo{ID: info.ID}); err != nil && !errors.Is(err, context.Canceled) {
 		n.Logger().Info("neighbour not reached", "peer", info.ID.String(), "err", err)
 	}
 }
@@ -243,7 +243,7 @@ func (n *Node) keepConnected(p peer.AddrInfo) {
 		wait := redialMin
 		for {
 			attempt, cancel := context.WithTimeout(ctx, neighbourTimeout)
-			conn, err := n.Connect(attempt, p)
+			conn, err := n.ConnectBackground(attempt, p)
 			cancel()
 			if err == nil {
 				wait = redialMin
