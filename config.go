@@ -49,6 +49,7 @@ type Config struct {
 	WebSocket WebSocket
 	MDNS      MDNS
 	Limits    host.Limits
+	Migrate   host.Migrate // how connections are replaced by better ones
 
 	// Gate decides who may connect, beside the list in Node.ACL. The zero value lets
 	// everybody.

@@ -92,6 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		Announce:   n.transports.announce,
 		Move:       n.transports.moved,
 		Limits:     cfg.Limits,
+		Migrate:    cfg.Migrate,
 		Gate:       host.Gates(n.ACL.Gate(), cfg.Gate),
 		Logger:     cfg.Logger,
 		Trace:      cfg.Trace,

@@ -99,8 +99,9 @@ type dial struct {
 	network NetworkID
 	start   time.Time
 	cancel  context.CancelFunc
-	wake    chan struct{} // there may be more to try
-	done    chan struct{} // closed after conn and err are set
+	wake    chan struct{}             // there may be more to try
+	only    func(multiaddr.Addr) bool // which addresses are tried; nil: all
+	done    chan struct{}             // closed after conn and err are set
 
 	conn *Conn
 	err  error
@@ -310,6 +311,9 @@ func (d *dial) takeTurn(ctx context.Context) error {
 // race. It tells whether anything is known.
 func (d *dial) look(ctx context.Context) bool {
 	known := d.host.KnownAddrs(d.peer)
+	if d.only != nil {
+		known = slices.DeleteFunc(known, func(k KnownAddr) bool { return !d.only(k.Addr) })
+	}
 	d.mu.Lock()
 	first := d.planned == nil
 	background := d.background
@@ -507,7 +511,7 @@ func (d *dial) try(ctx context.Context, a *attempt) {
 	}
 	d.mu.Unlock()
 	if over && err == nil {
-		tc.Mux.CloseWithCode(ConnCodeSupplanted)
+		h.addSpare(tc)
 	}
 }
 
@@ -565,7 +569,7 @@ func (d *dial) end() {
 	// Those that were nearly as fast as the first.
 	for len(d.results) > 0 {
 		if a := <-d.results; a.err == nil {
-			d.host.start(func(context.Context) { a.conn.Mux.CloseWithCode(ConnCodeSupplanted) })
+			d.host.start(func(context.Context) { d.host.addSpare(a.conn) })
 		}
 	}
 }

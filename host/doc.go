@@ -10,7 +10,8 @@
 //
 // Read in this order: host.go (the host and its inbound connections), dial.go
 // with rank.go and resolve.go (outbound ones), conn.go and stream.go (what they
-// carry), transport.go (what transports provide), events.go, limits.go, book.go.
+// carry), pairs.go and migrate.go (which of several connections with a peer is used),
+// transport.go (what transports provide), events.go, limits.go, book.go.
 //
 // # The life of a connection
 //

@@ -37,6 +37,7 @@ type Config struct {
 	Transports []Transport     // none: the host can neither dial nor listen
 	Resolver   Resolver        // for DNS names in addresses; nil: net.DefaultResolver
 	Limits     Limits
+	Migrate    Migrate      // how connections are replaced by better ones
 	Gate       Gate         // who may connect; the zero value lets everybody
 	Logger     *slog.Logger // nil: silent
 
@@ -64,6 +65,7 @@ type Host struct {
 	move       func(context.Context) error
 	resolver   Resolver
 	limits     Limits
+	migrate    Migrate
 	gate       Gate
 	links      links
 	log        *slog.Logger
@@ -77,11 +79,12 @@ type Host struct {
 	offenders    offenders
 	refusedConns atomic.Uint64
 
-	done    chan struct{}                 // closed when Close begins
-	watch   sync.Once                     // starts watchAddrs
-	running atomic.Int64                  // goroutines of this host
-	start   func(f func(context.Context)) // starts one, with the host's context
-	cancel  context.CancelFunc
+	tendSoon chan struct{}                 // see tend.go
+	done     chan struct{}                 // closed when Close begins
+	watch    sync.Once                     // starts watchAddrs
+	running  atomic.Int64                  // goroutines of this host
+	start    func(f func(context.Context)) // starts one, with the host's context
+	cancel   context.CancelFunc
 
 	net        atomic.Pointer[NetworkID] // nil: not looked at yet
 	moving     sync.Mutex                // guards stopMoving, orphans
@@ -98,23 +101,25 @@ type Host struct {
 
 	order sync.Mutex // keeps the events of connections in order; taken before mu
 
-	mu        sync.RWMutex
-	handlers  map[ProtocolID]service
-	listeners []TransportListener
-	conns     map[peer.ID][]*Conn
-	numConns  int
-	perIP     map[netip.Prefix]int // inbound
-	perGroup  map[netip.Prefix]int // inbound, without those that leave
-	leaving   int                  // connections that were given up for others; see trim.go
-	trimmer   trimmer
-	tending   bool // a goroutine looks after connections; see tend.go
-	spares    map[*Conn]*spare
-	dials     map[peer.ID]*dial
-	lastID    uint64
-	lastDial  uint64
-	local     []netip.Addr // this machine's addresses
-	localAt   time.Time
-	lastAddrs []multiaddr.Addr
+	mu         sync.RWMutex
+	handlers   map[ProtocolID]service
+	listeners  []TransportListener
+	conns      map[peer.ID][]*Conn
+	numConns   int
+	perIP      map[netip.Prefix]int // inbound
+	perGroup   map[netip.Prefix]int // inbound, without those that leave
+	leaving    int                  // connections that were given up for others; see trim.go
+	trimmer    trimmer
+	tending    bool      // a goroutine looks after connections; see tend.go
+	tendAt     time.Time // when it does so next
+	spares     map[*Conn]*spare
+	migrations map[*Conn]*migration
+	dials      map[peer.ID]*dial
+	lastID     uint64
+	lastDial   uint64
+	local      []netip.Addr // this machine's addresses
+	localAt    time.Time
+	lastAddrs  []multiaddr.Addr
 
 	connMemory, leavingMemory int // what the connections cost, in bytes, and those that are given up
 }
@@ -135,6 +140,8 @@ func New(cfg Config) (*Host, error) {
 		gate:       cfg.Gate,
 		log:        cfg.Logger,
 		done:       make(chan struct{}),
+		tendSoon:   make(chan struct{}, 1),
+		migrate:    cfg.Migrate,
 		handlers:   make(map[ProtocolID]service),
 		conns:      make(map[peer.ID][]*Conn),
 		orphans:    make(map[peer.ID]bool),
@@ -447,6 +454,7 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 	c.account.open(h.budget, held, c.dir, c.addr)
 	h.conns[c.remote] = append(with, c)
 	h.notePair(c.remote)
+	h.noteMigration(c, c.opened)
 	h.tend()
 	return len(with) == 0, nil
 }
@@ -460,6 +468,7 @@ func countedOwner(c *Conn) (netip.Prefix, bool) {
 func (h *Host) unregister(c *Conn) (last bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.migrations, c)
 	with := slices.DeleteFunc(h.conns[c.remote], func(k *Conn) bool { return k == c })
 	h.numConns--
 	h.connMemory -= c.cost
@@ -580,6 +589,7 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 		c.endsEarly.Store(endsEarly(info.AgentVersion))
 	}
 	h.book.identified(info, c.addr)
+	h.identifiedNow(c)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
 }
 

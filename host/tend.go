@@ -135,40 +135,65 @@ func (h *Host) giveUp(ids []uint64) {
 	}
 }
 
-// tend sees to it that connections are looked after. h.mu is held.
+// tend sees to it that connections are looked after soon. h.mu is held.
 func (h *Host) tend() {
-	if h.tending || !h.untidy() {
-		return
-	}
-	h.tending = h.spawn(func(ctx context.Context) {
-		tick := time.NewTicker(tendEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case now := <-tick.C:
-				if !h.tendNow(now) {
-					return
-				}
-			case <-ctx.Done():
-				return
-			}
+	now := time.Now()
+	switch {
+	case !h.untidy() && len(h.migrations) == 0:
+	case !h.tending:
+		h.tendAt = now.Add(tendEvery)
+		h.tending = h.spawn(h.tendLoop)
+	case h.tendAt.Sub(now) > tendEvery:
+		h.tendAt = now.Add(tendEvery)
+		select {
+		case h.tendSoon <- struct{}{}:
+		default:
 		}
-	})
+	}
 }
 
-// tendNow looks after the connections, and tells whether there is more to do.
-func (h *Host) tendNow(now time.Time) (more bool) {
+// tendLoop runs while there is something to look after.
+func (h *Host) tendLoop(ctx context.Context) {
+	timer := time.NewTimer(tendEvery)
+	defer timer.Stop()
+	for {
+		wait := tendEvery
+		select {
+		case <-timer.C:
+			if wait = h.tendNow(time.Now()); wait == 0 {
+				return
+			}
+		case <-h.tendSoon:
+		case <-ctx.Done():
+			return
+		}
+		timer.Reset(wait)
+	}
+}
+
+// tendNow looks after the connections, and tells when to do it again; 0: no more.
+func (h *Host) tendNow(now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.numConns-h.leaving > h.limits.HighWater {
 		h.giveUp(h.trimmer.trim(now, h.allLinks()))
 	}
 	h.tendSpares(now)
-	h.tending = h.untidy()
-	return h.tending
+	next := h.tendMigrations(now)
+	h.tendAt = now.Add(tendEvery)
+	if h.untidy() {
+		return tendEvery
+	}
+	if next.IsZero() {
+		h.tending = false
+		return 0
+	}
+	wait := max(next.Sub(now), tendEvery)
+	h.tendAt = now.Add(wait)
+	return wait
 }
 
-// untidy tells whether there is anything to look after. h.mu is held.
+// untidy tells whether there is something to look after all the time. h.mu is held.
 func (h *Host) untidy() bool { return h.numConns-h.leaving > h.limits.HighWater || len(h.spares) > 0 }
 
 // group is the address group from which a connection came; that of our own dials is none.
