@@ -169,6 +169,15 @@ func (b *bench) tryMeasure(impl string, load worker.Load) (w window, err error) 
 	if load.To, err = b.target(load, addr); err != nil {
 		return w, err
 	}
+	if load.Kind == worker.Dead {
+		parts := strings.SplitN(load.To, "/", 4) // /ip4/IP/…
+		for i := range deadAddrs + 1 {
+			load.Live = append(load.Live, "/ip4/"+liveIP(i)+"/"+parts[3])
+			if i < deadAddrs {
+				load.Dead = append(load.Dead, "/ip4/"+deadIP(i)+"/"+parts[3])
+			}
+		}
+	}
 	load.Window = b.Window
 	client, err := b.client(impl, load)
 	if err != nil {

@@ -56,6 +56,8 @@ func experiments() []experiment {
 		{name: "dial-identified", row: "dial", about: "the same, but the client always waits for the answer of identify; go-libp2p never does otherwise",
 			run: measured(worker.Load{Kind: worker.Dial, Node: noise, Parallel: 16, Nodes: dialNodes, Identified: true}, dialFigures)},
 
+		{name: "dial-dead", row: "dial-dead", about: "a peer with ten addresses of which nine are dead, the live one at each place in turn: from new nodes, and again from one that has dialed it before; beside dials at the live address alone, from new nodes", run: runDead},
+
 		{name: "rtt", row: "rtt", about: "a new process connects over a link of 100 ms a round trip",
 			run: measured(worker.Load{Kind: worker.First, Node: noise}, rttFigures)},
 
@@ -173,6 +175,32 @@ func operationFigures(w window) figures {
 		{"write calls, client", float64(w.Client.Writes) / n},
 		{"write calls, server", float64(w.Server.Writes) / n},
 	}
+}
+
+func runDead(b *bench, impl string) (got figures, err error) {
+	node := noise
+	node.IP = "0.0.0.0"
+	load := worker.Load{Kind: worker.Dead, Node: node}
+	err = inDeadNetwork(func() error {
+		w, err := b.measure(impl, load)
+		if err != nil {
+			return err
+		}
+		ms := func(d time.Duration) float64 { return d.Seconds() * 1000 }
+		m := w.Result.Moments
+		alone, cold, coldWorst, known, knownWorst := m[0], m[1], m[2], m[3], m[4]
+		got = figures{
+			{"ms, cold, beyond one handshake", ms(cold - alone)},
+			{"known against the live one alone", float64(known) / float64(alone)},
+			{"ms, the live one alone", ms(alone)},
+			{"ms, cold", ms(cold)},
+			{"ms, cold, at the worst place", ms(coldWorst)},
+			{"ms, known", ms(known)},
+			{"ms, known, the longest", ms(knownWorst)},
+		}
+		return nil
+	})
+	return got, err
 }
 
 func runParallel(b *bench, impl string) (figures, error) {

@@ -8,13 +8,14 @@
 //
 // Read in this order: api.go (what is said), worker.go (the loop), usage.go (how a
 // process measures itself), serve.go (the handlers), then one file for each load:
-// bulk.go, streams.go, parallel.go, dial.go, first.go, crowd.go, hold.go.
+// bulk.go, streams.go, parallel.go, dial.go, dead.go, first.go, crowd.go, hold.go.
 package worker
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -25,8 +26,9 @@ type Node interface {
 	// Handle serves streams of a protocol. When serve returns nil the stream is
 	// closed, otherwise reset.
 	Handle(proto string, serve func(Stream) error)
-	// Connect connects as a user of the implementation does.
-	Connect(ctx context.Context, addr string) (Conn, error)
+	// Connect connects to a peer as a user of the implementation does, who knows one
+	// or more of its addresses.
+	Connect(ctx context.Context, addrs ...string) (Conn, error)
 }
 
 // A Conn is a connection with one peer.
@@ -47,7 +49,8 @@ type Stream interface {
 type NodeConfig struct {
 	Transport string // one of those below
 	Security  string // "noise" or "tls"; for the machine's limits also "tcp"; "" where the transport has its own
-	Listen    bool   // on a free port of loopback
+	Listen    bool   // on a free port of loopback, or of IP
+	IP        string // of IPv4; "": loopback
 	Wide      bool   // with limits far beyond the default ones, as the measurements of scale need
 }
 
@@ -74,6 +77,9 @@ func (c NodeConfig) ListenAddr() (string, error) {
 	addr, ok := listenAddrs[c.Transport]
 	if !ok {
 		return "", fmt.Errorf("no transport %q", c.Transport)
+	}
+	if c.IP != "" {
+		addr = strings.Replace(addr, "127.0.0.1", c.IP, 1)
 	}
 	return addr, nil
 }
@@ -116,6 +122,7 @@ type Reply struct {
 type Load struct {
 	Kind       string
 	To         string        // the server's address
+	Live, Dead []string      // for dead: addresses of the server, and others that it is said to have
 	Node       NodeConfig    // of the client
 	Window     time.Duration // how long it runs, about
 	Parallel   int           // streams or dialers at once
@@ -133,6 +140,7 @@ const (
 	Streams  = "streams"  // a stream, a byte there and back, both ends closed
 	Parallel = "parallel" // many streams of one connection at full speed
 	Dial     = "dial"     // a connection, a byte there and back, closed
+	Dead     = "dead"     // dials of a peer most of whose addresses are dead
 	First    = "first"    // the first answer over a new connection
 	Crowd    = "crowd"    // many nodes that connect, and stay
 	Hold     = "hold"     // many streams that stay open

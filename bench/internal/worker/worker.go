@@ -107,6 +107,8 @@ func (w *worker) newLoad(l Load) (load, error) {
 		return &parallel{Load: l, newNode: w.newNode}, nil
 	case Dial:
 		return &dial{Load: l, newNode: w.newNode}, nil
+	case Dead:
+		return &dead{Load: l, newNode: w.newNode}, nil
 	case First:
 		return &first{Load: l, newNode: w.newNode}, nil
 	case Crowd:

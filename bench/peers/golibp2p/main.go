@@ -102,12 +102,16 @@ func (n node) Handle(proto string, serve func(worker.Stream) error) {
 }
 
 // Connect returns after identify.
-func (n node) Connect(ctx context.Context, addr string) (worker.Conn, error) {
-	to, err := peer.AddrInfoFromString(addr)
-	if err != nil {
-		return nil, err
+func (n node) Connect(ctx context.Context, addrs ...string) (worker.Conn, error) {
+	var to peer.AddrInfo
+	for _, addr := range addrs {
+		info, err := peer.AddrInfoFromString(addr)
+		if err != nil {
+			return nil, err
+		}
+		to.ID, to.Addrs = info.ID, append(to.Addrs, info.Addrs...)
 	}
-	if err := n.host.Connect(ctx, *to); err != nil {
+	if err := n.host.Connect(ctx, to); err != nil {
 		return nil, err
 	}
 	return conn{n.host, to.ID}, nil

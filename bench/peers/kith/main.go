@@ -71,10 +71,14 @@ func (n node) Handle(proto string, serve func(worker.Stream) error) {
 }
 
 // Connect returns before identify.
-func (n node) Connect(ctx context.Context, addr string) (worker.Conn, error) {
-	to, err := peer.ParseAddrInfo(addr)
-	if err != nil {
-		return nil, err
+func (n node) Connect(ctx context.Context, addrs ...string) (worker.Conn, error) {
+	var to peer.AddrInfo
+	for _, addr := range addrs {
+		info, err := peer.ParseAddrInfo(addr)
+		if err != nil {
+			return nil, err
+		}
+		to.ID, to.Addrs = info.ID, append(to.Addrs, info.Addrs...)
 	}
 	c, err := n.host.Connect(ctx, to)
 	if err != nil {

@@ -86,8 +86,8 @@ func (n *node) wrap(c *net.TCPConn, client bool) worker.Stream {
 }
 
 // Connect does nothing yet: a connection is a stream here.
-func (n *node) Connect(_ context.Context, addr string) (worker.Conn, error) {
-	return conn{n, addr}, nil
+func (n *node) Connect(_ context.Context, addrs ...string) (worker.Conn, error) {
+	return conn{n, addrs[0]}, nil
 }
 
 type conn struct {

@@ -78,8 +78,8 @@ func (n *quicNode) serve(ln *quic.Listener) {
 }
 
 // Connect does nothing yet: what the connection is for is not known.
-func (n *quicNode) Connect(_ context.Context, addr string) (worker.Conn, error) {
-	to, err := net.ResolveUDPAddr("udp4", addr)
+func (n *quicNode) Connect(_ context.Context, addrs ...string) (worker.Conn, error) {
+	to, err := net.ResolveUDPAddr("udp4", addrs[0])
 	if err != nil {
 		return nil, err
 	}
