@@ -37,6 +37,8 @@ type nodeFlags struct {
 	service    string
 	verbose    bool
 	metrics    string // of kith node alone
+
+	memory     byteSize
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
@@ -46,6 +48,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
 	flags.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for peers on the local network")
 	flags.StringSliceVar(&f.interfaces, "interface", nil, "network interface for mDNS, such as eth0; all but loopback if not given")
 	flags.StringVar(&f.service, "service", "", "mDNS service name; peers with another are not found (default _p2p._udp)")
+	flags.Var(&f.memory, "memory", "all that peers may make the node use, such as 256MiB (default an eighth of the machine's, 64MiB to 1GiB)")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log on stderr")
 	if listens {
 		flags.StringSliceVar(&f.listen, "listen", nil, "address to listen on, such as /ip4/0.0.0.0/tcp/4001 (default one free port for all transports on all interfaces)")
@@ -73,6 +76,7 @@ func (f *nodeFlags) config(errOut *os.File) (kith.Config, error) {
 		}
 		cfg.PSK = &key
 	}
+	cfg.Limits.Memory = int(f.memory)
 	cfg.WebSocket = kith.WebSocket{CertFile: f.tlsCert, KeyFile: f.tlsKey}
 	if f.autoTLS {
 		cfg.WebSocket.AutoTLS = new(autotls.Config)
@@ -183,7 +187,7 @@ func defaultDir() string {
 }
 
 func newNode(a *app) *cobra.Command {
-	var noPerf bool
+	var noPerf, limits bool
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Run a peer until interrupted",
@@ -195,10 +199,16 @@ With --json each line is one event: listening, discovered, connected, disconnect
   kith node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… --json
   kith node --metrics 127.0.0.1:9100          figures for Prometheus at http://127.0.0.1:9100/metrics`,
 		Args: exactArgs(0, "no arguments"),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runNode(cmd.Context(), noPerf) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limits {
+				return a.printLimits(host.Limits{Memory: int(a.node.memory)})
+			}
+			return a.runNode(cmd.Context(), noPerf)
+		},
 	}
 	cmd.Flags().StringVar(&a.node.metrics, "metrics", "", "host:port at which to serve figures for Prometheus, over HTTP to whoever asks: 127.0.0.1:9100")
 	cmd.Flags().BoolVar(&noPerf, "no-perf", false, "do not let others measure throughput with kith perf")
+	cmd.Flags().BoolVar(&limits, "limits", false, "print what bounds the node and how each number follows, and do not run it")
 	a.node.add(cmd.Flags(), true)
 	return cmd
 }
