@@ -113,8 +113,9 @@ func newTransports(key peer.PrivateKey, cfg Config, upgrader *upgrade.Upgrader, 
 	}
 
 	// QUIC, WebTransport and WebRTC share sockets.
+	limits := cfg.Limits.Resolve(host.MachineMemory())
 	sockets := new(udp.Sockets)
-	endpoint := quic.NewEndpoint(quic.EndpointConfig{Sockets: sockets, Key: key, MaxIncomingStreams: streamsPerPeer(cfg.Limits.Resolve(host.MachineMemory()))})
+	endpoint := quic.NewEndpoint(quic.EndpointConfig{Sockets: sockets, Key: key, MaxIncomingStreams: streamsPerPeer(limits), MaxOpening: limits.HalfOpening()})
 	t.close = endpoint.Close
 	overQUIC, err := quic.New(quic.Config{Key: key, Endpoint: endpoint})
 	if err != nil {

@@ -151,6 +151,26 @@ func (a *Account) Take(n int) error {
 	return nil
 }
 
+// Owe takes n bytes that are there already. When that is more than the peer may have,
+// it has to give back.
+func (a *Account) Owe(n int) {
+	b, k := a.budget, int64(n)
+	var of int64
+	if a.group != nil {
+		of = a.group.used.Add(k)
+	}
+	own := a.peer.used.Add(k)
+	used := b.used.Add(k)
+	a.used.Add(k)
+	switch {
+	case own > b.maxPeer && a.shed != nil:
+		b.refused.Add(1)
+		b.spawn(func(context.Context) { a.shed(int(own - b.maxPeer)) })
+	case used > b.limit:
+		a.modest(of, own)
+	}
+}
+
 // Reserve is Take for who only wants to know whether.
 func (a *Account) Reserve(n int) bool { return a.Take(n) == nil }
 

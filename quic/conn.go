@@ -19,8 +19,8 @@ import (
 
 // conn is an authenticated connection. It implements host.MuxedConn and host.Datagrams.
 type conn struct {
-	qc      *quicgo.Conn
-	streams atomic.Int64 // neither closed nor reset by us
+	qc    *quicgo.Conn
+	meter *Meter // counts the streams that are neither closed nor reset by us
 }
 
 func (c *conn) OpenStream(ctx context.Context) (host.MuxedStream, error) {
@@ -38,6 +38,7 @@ func (c *conn) Serve(accept func(host.MuxedStream)) error {
 	for {
 		qs, err := c.qc.AcceptStream(context.Background())
 		if err != nil {
+			c.meter.End()
 			return why(err)
 		}
 		accept(c.stream(qs))
@@ -45,7 +46,7 @@ func (c *conn) Serve(accept func(host.MuxedStream)) error {
 }
 
 func (c *conn) stream(qs *quicgo.Stream) *stream {
-	c.streams.Add(1)
+	c.meter.Opened()
 	return &stream{qs: qs, conn: c}
 }
 
@@ -58,7 +59,7 @@ func (c *conn) NumStreams() int {
 	if c.qc.Context().Err() != nil {
 		return 0
 	}
-	return int(c.streams.Load())
+	return c.meter.NumStreams()
 }
 
 func (c *conn) RTT() time.Duration { return c.qc.ConnectionStats().LatestRTT }
@@ -90,7 +91,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil // quic-go would wait
 	}
-	n, err := s.qs.Read(p)
+	n, err := s.conn.meter.Read(s.qs, p)
 	switch {
 	case err == nil:
 	case s.closedRead.Load() && (err == io.EOF || isLocalCancel(err)): // the end can come from how the remote gave in
@@ -144,7 +145,7 @@ func (s *stream) Reset(code uint32) error {
 
 func (s *stream) leave() {
 	if s.over.CompareAndSwap(false, true) {
-		s.conn.streams.Add(-1)
+		s.conn.meter.Left()
 	}
 }
 

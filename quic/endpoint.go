@@ -74,6 +74,10 @@ type EndpointConfig struct {
 	// open. Default 1024.
 	MaxIncomingStreams int
 
+	// MaxOpening is how many connections may have begun of which the first flight is not
+	// complete. Default 1024.
+	MaxOpening int
+
 	// IdleTimeout is how long a connection lives without a packet of the remote; the
 	// remote may want less. Default 45 s, at least 6 s: an idle connection sends a
 	// packet every 5 s.
@@ -89,6 +93,7 @@ type Endpoint struct {
 	config  *quicgo.Config
 	reset   *quicgo.StatelessResetKey // nil: none
 	gate    gate
+	meters  meters
 
 	moving sync.Mutex // held while connections move
 
@@ -130,6 +135,10 @@ func NewEndpoint(cfg EndpointConfig) *Endpoint {
 			// WebTransport needs it; it changes nothing where it is not used.
 			EnableStreamResetPartialDelivery: true,
 		},
+	}
+	e.config.AllowConnectionWindowIncrease = e.meters.allow
+	if cfg.MaxOpening > 0 {
+		e.gate.max = cfg.MaxOpening
 	}
 	if !cfg.Key.IsZero() {
 		e.reset = resetKey(cfg.Key)

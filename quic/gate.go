@@ -1,6 +1,7 @@
 package quic
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -36,6 +37,8 @@ var errTooMany = errors.New("quic: too many connections are being opened")
 // A gate bounds the connections that were begun and that nobody has accepted yet.
 // The host bounds the later ones.
 type gate struct {
+	max int // of opening; 0: maxOpening
+
 	mu      sync.Mutex
 	opening int
 	groups  map[netip.Prefix]int
@@ -52,7 +55,7 @@ func (g *gate) enter(ctx context.Context, info *quicgo.ClientInfo) (context.Cont
 	group := groupOf(info.RemoteAddr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.opening >= maxOpening || g.groups[group] >= maxOpeningPerGroup {
+	if g.opening >= cmp.Or(g.max, maxOpening) || g.groups[group] >= maxOpeningPerGroup {
 		return nil, errTooMany
 	}
 	if g.groups == nil {

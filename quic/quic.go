@@ -115,8 +115,9 @@ func (t *Transport) use(qc *quicgo.Conn, remote multiaddr.Addr, progress func(ho
 		return host.TransportConn{}, err
 	}
 	state.TLS.PeerCertificates[0] = forgotten
-	c := &conn{qc: qc}
-	tc := host.TransportConn{Mux: c, LocalAddr: fromNet(qc.LocalAddr()), RemoteAddr: remote, RemoteKey: key}
+	c := &conn{qc: qc, meter: t.endpoint.Meter(qc)}
+	tc := host.TransportConn{Mux: c, LocalAddr: fromNet(qc.LocalAddr()), RemoteAddr: remote, RemoteKey: key,
+		Cost: ConnCost, StreamCost: StreamCost, Charge: c.meter.Charge, Shed: c.meter.Shed}
 	if state.SupportsDatagrams.Remote && state.SupportsDatagrams.Local {
 		tc.Datagrams = c
 	}

@@ -17,6 +17,9 @@ import (
 type Security interface {
 	Protocol() host.ProtocolID
 
+	// Cost is what an idle connection takes, with its muxer, in bytes. 0: as with Noise.
+	Cost() int
+
 	// Client and Server run the handshake within ctx. remote can be zero for
 	// anyone. muxers are those that we have, by preference.
 	Client(ctx context.Context, conn net.Conn, remote peer.ID, muxers []string) (SecureConn, error)
@@ -45,6 +48,8 @@ func Noise(key peer.PrivateKey) (Security, error) {
 }
 
 type noiseSecurity struct{ t *noise.Transport }
+
+func (noiseSecurity) Cost() int { return 0 }
 
 func (noiseSecurity) Protocol() host.ProtocolID { return noise.ProtocolID }
 
@@ -86,6 +91,9 @@ func TLS(key peer.PrivateKey) (Security, error) {
 type tlsSecurity struct {
 	transport func() (*p2ptls.Transport, error)
 }
+
+// Cost is more than with Noise, since crypto/tls keeps the state of the handshake.
+func (tlsSecurity) Cost() int { return 24 << 10 }
 
 func (tlsSecurity) Protocol() host.ProtocolID { return p2ptls.ProtocolID }
 

@@ -202,6 +202,7 @@ func (u *Upgrader) finish(ctx context.Context, conn net.Conn, sec Security, sc S
 	session := yamux.New(sc, client, u.yamux)
 	return host.TransportConn{
 		Mux:       muxed{session},
+		Cost:      sec.Cost(),
 		Charge:    func(a *host.Account) { session.Charge(a) },
 		Shed:      session.Shed,
 		RemoteKey: sc.RemoteKey(),

@@ -157,7 +157,9 @@ type conn struct {
 	unanswered int
 	opened     sync.Cond // unanswered or numOurs has become less, or an ID has rested
 
-	unread  int       // bytes of all streams
+	unread  int // bytes of all streams
+	charged int // of them, to account
+	account *host.Account
 	room    sync.Cond // unread has become less
 	blocked map[*stream]struct{}
 	probeAt time.Time
@@ -475,6 +477,7 @@ func (c *conn) end(err error, code int64) {
 		return
 	}
 	c.err = err
+	c.settle()
 	if c.timer != nil {
 		c.timer.Stop()
 	}

@@ -303,5 +303,9 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (tc h
 		LocalAddr:  address(i.listener.local),
 		RemoteAddr: address(c.link.remote),
 		RemoteKey:  secured.RemoteKey(),
+		Cost:       connCost,
+		StreamCost: streamCost,
+		Charge:     c.charge,
+		Shed:       c.shed,
 	}, nil
 }

@@ -187,6 +187,7 @@ func (s *stream) account(n int) {
 	if c.unread += n; n < 0 {
 		c.room.Broadcast()
 	}
+	c.settle()
 }
 
 // Write sends p. It waits while too much of the stream is to be sent.

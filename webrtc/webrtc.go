@@ -209,6 +209,10 @@ func (t *Transport) dial(ctx context.Context, addr multiaddr.Addr, ap netip.Addr
 		LocalAddr:  address(netip.AddrPortFrom(local.Addr().Unmap(), local.Port())),
 		RemoteAddr: addr,
 		RemoteKey:  secured.RemoteKey(),
+		Cost:       connCost,
+		StreamCost: streamCost,
+		Charge:     c.charge,
+		Shed:       c.shed,
 	}, false, nil
 }
 

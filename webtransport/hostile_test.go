@@ -26,6 +26,7 @@ import (
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/quic"
 )
 
 func quicConfig() *quicgo.Config {
@@ -513,7 +514,7 @@ func TestWithheldCredit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSession(cl.Conn, req, req.StreamID())
+	s := newSession(cl.Conn, quic.NewEndpoint(quic.EndpointConfig{}).Meter(cl.Conn), req, req.StreamID())
 	st, err := s.openStream(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -148,7 +148,7 @@ func (t *Transport) admit(ctx context.Context, conn *quicgo.Conn, progress func(
 		}
 		h3.HandleRequestStream(str)
 	}
-	s := newSession(conn, r.connect, r.connect.StreamID())
+	s := newSession(conn, t.endpoint.Meter(conn), r.connect, r.connect.StreamID())
 	go s.read()
 
 	progress(host.StageSecuring)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
@@ -16,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/quic"
 )
 
 // What goes over the wire for WebTransport.
@@ -62,12 +62,11 @@ type connectStream interface {
 type session struct {
 	// fixed
 	conn    *quicgo.Conn
+	meter   *quic.Meter // counts streams
 	connect connectStream
 	id      uint64        // that of the request's stream
 	prefix  []byte        // of every stream
 	done    chan struct{} // closed when the request's stream has ended
-
-	open atomic.Int64 // streams
 
 	// guarded by mu
 	mu    sync.Mutex
@@ -75,9 +74,10 @@ type session struct {
 }
 
 // newSession makes a session. Its method read must run after that.
-func newSession(conn *quicgo.Conn, connect connectStream, id quicgo.StreamID) *session {
+func newSession(conn *quicgo.Conn, meter *quic.Meter, connect connectStream, id quicgo.StreamID) *session {
 	return &session{
 		conn:    conn,
+		meter:   meter,
 		connect: connect,
 		id:      uint64(id),
 		prefix:  quicvarint.Append(quicvarint.Append(nil, bidiStream), uint64(id)),
@@ -122,7 +122,7 @@ func (s *session) openStream(ctx context.Context) (*stream, error) {
 	if err != nil {
 		return nil, s.convert(err)
 	}
-	s.open.Add(1)
+	s.meter.Opened()
 	st := &stream{session: s, str: str, head: s.prefix}
 	st.headRead.Store(true)
 	return st, nil
@@ -133,6 +133,7 @@ func (s *session) Serve(accept func(host.MuxedStream)) error {
 	for {
 		st, err := s.acceptStream(context.Background())
 		if err != nil {
+			s.meter.End()
 			return err
 		}
 		accept(st)
@@ -144,7 +145,7 @@ func (s *session) acceptStream(ctx context.Context) (*stream, error) {
 	if err != nil {
 		return nil, s.convert(err)
 	}
-	s.open.Add(1)
+	s.meter.Opened()
 	st := &stream{session: s, str: str}
 	st.headSent.Store(true)
 	return st, nil
@@ -174,7 +175,7 @@ func (s *session) NumStreams() int {
 	if s.conn.Context().Err() != nil {
 		return 0
 	}
-	return int(s.open.Load())
+	return s.meter.NumStreams()
 }
 
 // RTT is the smoothed round-trip time.

@@ -85,7 +85,7 @@ func (st *stream) Read(p []byte) (int, error) {
 			return 0, st.readError(err)
 		}
 	}
-	n, err := st.str.Read(p)
+	n, err := st.session.meter.Read(st.str, p)
 	if err != nil {
 		err = st.readError(err)
 	}
@@ -292,7 +292,7 @@ func (st *stream) writeError(err error) error {
 func (st *stream) end(directions uint32) {
 	const both = readOver | writeOver
 	if was := st.over.Or(directions); was != both && was|directions == both {
-		st.session.open.Add(-1)
+		st.session.meter.Left()
 	}
 }
 

@@ -25,6 +25,9 @@ import (
 )
 
 const (
+	// connCost is what a connection takes while it is idle, in bytes.
+	connCost = 56 << 10
+
 	// endpointPath is where a server takes libp2p connections in.
 	// https://github.com/libp2p/specs/blob/master/webtransport/README.md#webtransport-http-endpoint
 	endpointPath = "/.well-known/libp2p-webtransport"
@@ -227,7 +230,7 @@ func (t *Transport) request(ctx context.Context, conn *quicgo.Conn, to target, p
 		return host.TransportConn{}, fmt.Errorf("webtransport: sending the request: %w", err)
 	}
 
-	s := newSession(conn, connect, connect.StreamID())
+	s := newSession(conn, t.endpoint.Meter(conn), connect, connect.StreamID())
 	go func() {
 		if err := readAnswer(connect); err != nil {
 			s.end(err)
@@ -290,7 +293,8 @@ func (s *session) ready(ctx context.Context, received <-chan struct{}, settings 
 	case <-ctx.Done():
 		return host.TransportConn{}, context.Cause(ctx)
 	}
-	tc := host.TransportConn{Mux: s, LocalAddr: fromNet(s.conn.LocalAddr()), RemoteAddr: fromNet(s.conn.RemoteAddr())}
+	tc := host.TransportConn{Mux: s, LocalAddr: fromNet(s.conn.LocalAddr()), RemoteAddr: fromNet(s.conn.RemoteAddr()),
+		Cost: connCost, StreamCost: quic.StreamCost, Charge: s.meter.Charge, Shed: s.meter.Shed}
 	if settings().EnableDatagrams && s.conn.ConnectionState().SupportsDatagrams.Remote {
 		tc.Datagrams = s
 	}

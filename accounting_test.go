@@ -1,0 +1,170 @@
+//go:build !race
+
+// The race detector doubles stacks.
+
+package kith_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/kith-p2p/kith"
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/upgrade"
+)
+
+// What nodes say that they hold for others is what they hold, within a third: of
+// connections, of streams, of what nobody reads, and of what is known of peers. Both
+// ends are in this process, so it is the sum of what all of them say.
+func TestAccounting(t *testing.T) {
+	for _, c := range []struct {
+		name, addr string
+		security   func(peer.PrivateKey) (upgrade.Security, error)
+	}{
+		{"tcp", "/ip4/127.0.0.1/tcp/0", upgrade.Noise},
+		{"tcp with tls", "/ip4/127.0.0.1/tcp/0", upgrade.TLS},
+		{"quic", "/ip4/127.0.0.1/udp/0/quic-v1", upgrade.Noise},
+		{"webtransport", "/ip4/127.0.0.1/udp/0/quic-v1/webtransport", upgrade.Noise},
+		{"webrtc", "/ip4/127.0.0.1/udp/0/webrtc-direct", upgrade.Noise},
+	} {
+		t.Run(c.name, func(t *testing.T) { accountFor(t, c.addr, c.security) })
+	}
+}
+
+func accountFor(t *testing.T, addr string, security func(peer.PrivateKey) (upgrade.Security, error)) {
+	const conns, streams, unread = 40, 1000, 24
+	node := func(listen ...multiaddr.Addr) *kith.Node {
+		n, err := kith.Start(t.Context(), kith.Config{
+			Listen:   append([]multiaddr.Addr{}, listen...),
+			Security: []func(peer.PrivateKey) (upgrade.Security, error){security},
+			MDNS:     kith.MDNS{Off: true},
+			Limits:   host.Limits{Memory: 1 << 30},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	server := node(multiaddr.MustParse(addr))
+	var open []*host.Stream
+	server.Handle("/idle/1", func(_ context.Context, s *host.Stream) error {
+		b := make([]byte, 16)
+		for {
+			if _, err := s.Read(b); err != nil {
+				return err
+			}
+		}
+	})
+	server.Handle("/unread/1", func(ctx context.Context, s *host.Stream) error {
+		<-ctx.Done()
+		return nil
+	})
+	to := peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}
+	connect := func(n *kith.Node) {
+		t.Helper()
+		conn, err := n.Connect(t.Context(), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Identify.Identify(t.Context(), conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var nodes []*kith.Node
+	for range conns {
+		nodes = append(nodes, node(multiaddr.MustParse(addr))) // listens, so that it has its sockets
+	}
+	first := node(multiaddr.MustParse(addr))
+	connect(first)
+	scope := func(name string) int {
+		sum := 0
+		for _, n := range append([]*kith.Node{server, first}, nodes...) {
+			for _, s := range n.Usage().Scopes {
+				if s.Name == name {
+					sum += s.Used
+				}
+			}
+		}
+		return sum
+	}
+
+	before, charged := settled(t), scope("ConnMemory")
+	for _, n := range nodes {
+		connect(n)
+	}
+	agree(t, "connections", before, 2*conns, func() int { return scope("ConnMemory") - charged })
+
+	stream := func(n *kith.Node, proto host.ProtocolID) *host.Stream {
+		t.Helper()
+		s, err := n.NewStream(t.Context(), server.ID(), proto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, s)
+		return s
+	}
+	before, charged = settled(t), scope("StreamMemory")
+	for i := range streams {
+		if _, err := stream(nodes[i%conns], "/idle/1").Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	agree(t, "streams", before, streams, func() int { return scope("StreamMemory") - charged })
+
+	before, charged = settled(t), scope("StreamMemory")
+	for i := range unread {
+		s := stream(nodes[i%conns], "/unread/1")
+		s.SetWriteDeadline(time.Now().Add(time.Second))
+		go s.Write(make([]byte, 1<<20))
+	}
+	agree(t, "unread", before, unread, func() int { return scope("StreamMemory") - charged })
+}
+
+// settled measures when what went before is gone.
+func settled(t *testing.T) footprint {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	last := measure()
+	for {
+		select {
+		case <-again.C:
+			now := measure()
+			if now.heap+now.stack > last.heap+last.stack-100<<10 {
+				return now
+			}
+			last = now
+		case <-deadline:
+			return last
+		}
+	}
+}
+
+// agree compares what is charged with what n things came to take since before.
+func agree(t *testing.T, what string, before footprint, n int, charged func() int) {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		now := measure()
+		took, said := now.heap+now.stack-before.heap-before.stack, charged()
+		report := fmt.Sprintf("%s: each takes %d bytes (%d of stacks) and is charged %d", what, took/n, (now.stack-before.stack)/n, said/n)
+		select {
+		case <-again.C:
+			if took < said*4/3 && said < took*4/3 {
+				t.Log(report)
+				return
+			}
+		case <-deadline:
+			t.Error(report)
+			return
+		}
+	}
+}
