@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// ConnCost and StreamCost are what a connection takes while it is idle, and a stream
-	// that is served, in bytes, without what is unread.
-	ConnCost   = 52 << 10
+	// ConnCost is what a connection takes while it is idle, in bytes.
+	ConnCost = 52 << 10
+	// StreamCost is what a stream takes that is served, in bytes, without what is unread.
 	StreamCost = 9 << 10
 
 	// meterInterval is how often is looked at what connections hold unread: quic-go

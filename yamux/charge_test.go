@@ -14,6 +14,7 @@ type ledger struct {
 	mu          sync.Mutex
 	left        int
 	taken, grew int
+	windows     int // what Grow may take
 	shrinkBy    int // what Grow asks for
 }
 
@@ -44,7 +45,7 @@ func (l *ledger) Grow(n int) int {
 	if l.shrinkBy > 0 {
 		return -l.shrinkBy
 	}
-	n = min(n, l.left-l.taken-l.grew)
+	n = min(n, l.left-l.taken-l.grew, l.windows-l.grew)
 	l.grew += n
 	return n
 }
@@ -180,7 +181,7 @@ func TestShed(t *testing.T) {
 
 // Windows grow with the shared memory, give it back, and shrink when others need it.
 func TestChargeForWindows(t *testing.T) {
-	l := &ledger{left: initialWindow / 2}
+	l := &ledger{left: 4 << 20, windows: initialWindow / 2}
 	p := newChargedPeer(t, l)
 	s := p.session
 	p.send(data(flagSYN, 1, "x"))

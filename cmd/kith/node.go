@@ -38,7 +38,7 @@ type nodeFlags struct {
 	verbose    bool
 	metrics    string // of kith node alone
 
-	memory     byteSize
+	memory byteSize
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
