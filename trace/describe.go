@@ -191,7 +191,7 @@ func attempt(a host.DialAttempt) slog.Attr {
 func steps(all []host.DialStep) []string {
 	texts := make([]string, len(all))
 	for i, s := range all {
-		texts[i] = fmt.Sprintf("%s +%v", s.Addr, s.Delay)
+		texts[i] = fmt.Sprintf("%s +%v", s.Addr, rounded(s.Delay))
 		if s.Why != "" {
 			texts[i] += " (" + s.Why + ")"
 		}

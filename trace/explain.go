@@ -2,6 +2,7 @@ package trace
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -194,6 +195,9 @@ func (x *Explanation) Summary() string {
 	text := fmt.Sprintf("not connected to %s after %v", x.Peer, rounded(x.Elapsed))
 	var all *host.DialError
 	if errors.As(x.Err, &all) {
+		if errors.Is(all.Cause, context.Canceled) || errors.Is(all.Cause, context.DeadlineExceeded) {
+			return text + ": it was given up, since nobody waited any longer"
+		}
 		if all.Cause != nil {
 			return text + ": " + printable(strings.TrimPrefix(all.Cause.Error(), "host: "))
 		}

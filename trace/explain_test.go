@@ -106,6 +106,30 @@ names were resolved within 4ms
 	}
 }
 
+// Who stops waiting learns what had been going on.
+func TestExplainGivenUp(t *testing.T) {
+	p := someone(t)
+	addr := multiaddr.MustParse("/ip4/192.0.2.7/udp/4001/quic-v1")
+	running := host.DialAttempt{Addr: addr, Start: time.Now(), Elapsed: 2 * time.Second, Err: context.Canceled}
+	dials := trace.Explain(records(
+		host.DialStarted{ID: 1, Peer: p, Addrs: []multiaddr.Addr{addr}},
+		host.DialRanked{ID: 1, Peer: p, Steps: []host.DialStep{{Addr: addr}}},
+	))
+	if len(dials) != 1 || !strings.Contains(dials[0].String(), "has not ended") || !strings.Contains(dials[0].String(), "no turn") {
+		t.Errorf("got %v", dials)
+	}
+	dials = trace.Explain(records(
+		host.DialStarted{ID: 1, Peer: p, Addrs: []multiaddr.Addr{addr}},
+		host.DialEnded{ID: 1, Peer: p, Elapsed: 2 * time.Second, Err: &host.DialError{Peer: p, Cause: context.Canceled, Attempts: []host.DialAttempt{running}}},
+	))
+	text := dials[0].String()
+	for _, want := range []string{"after 2s: it was given up", "failed", "no answer in time", "UDP"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
+	}
+}
+
 // A real dial of two addresses, of which one leads nowhere.
 func TestExplainSuccess(t *testing.T) {
 	network := new(memory.Network)
