@@ -232,6 +232,7 @@ func (n *Node) connectNeighbour(ctx context.Context, info peer.AddrInfo) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, neighbourTimeout)
 	defer cancel()
+	// Without the addresses: with them it would be we who vouch for them.
 	if _, err := n.ConnectBackground(ctx, peer.AddrInfo{ID: info.ID}); err != nil && !errors.Is(err, context.Canceled) {
 		n.Logger().Info("neighbour not reached", "peer", info.ID.String(), "err", err)
 	}

@@ -71,8 +71,9 @@ func newStep(known KnownAddr, origin multiaddr.Addr) *step {
 			s.kind.relayed = true
 		}
 	}
-	if ap, _, ok := known.Addr.AddrPort(); ok && !s.kind.relayed {
-		s.endpoint = endpoint{udp: s.kind.udp, at: netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())}
+	if ip.IsValid() && !s.kind.relayed {
+		ap, _, _ := known.Addr.AddrPort() // not all have a port: /wss has one of its own
+		s.endpoint = endpoint{udp: s.kind.udp, at: netip.AddrPortFrom(bothered(ip), ap.Port())}
 	}
 	return s
 }

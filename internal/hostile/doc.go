@@ -26,6 +26,8 @@
 //   - identify_test.go: lies and floods of peers about themselves.
 //   - unread_test.go: peers who do not read.
 //   - listener_test.go: the same from the other side, against the one who dials.
+//   - words_test.go: where others say that peers are: addresses that nobody may be sent
+//     to, one victim's, names that lead astray.
 //   - attack_linux_test.go with onslaught_linux_test.go: what honest peers notice of each kind of
 //     attack, over TCP and over QUIC, in a network namespace without a loopback exemption.
 //

@@ -3,7 +3,6 @@ package hostile
 import (
 	"bufio"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -19,8 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-var full = flag.Bool("hostile.full", false, "attack with full force, for minutes, and judge by the clock too")
 
 // An order is what a gang of attackers is to do.
 type order struct {

@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -19,6 +20,8 @@ import (
 	"github.com/kith-p2p/kith/ping"
 	"github.com/kith-p2p/kith/upgrade"
 )
+
+var full = flag.Bool("hostile.full", false, "attack with full force, for minutes, and judge by the clock too")
 
 // A victim is a whole host with the protocols that every node serves, and an echo.
 type victim struct {
