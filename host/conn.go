@@ -69,6 +69,8 @@ type Conn struct {
 	flow    atomic.Int64 // streams that there were, and that are being opened
 	stale   atomic.Bool  // it has not answered since a change of network; see roam.go
 	checked atomic.Bool  // it is being asked whether it goes on
+
+	observed atomic.Pointer[multiaddr.Addr] // where the remote sees us, if that is public
 }
 
 // ID is a number that no other connection of this host has had.

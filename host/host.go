@@ -90,6 +90,7 @@ type Host struct {
 	moving     sync.Mutex                // guards stopMoving, orphans
 	stopMoving context.CancelFunc        // ends what the last change of network has set going
 	orphans    map[peer.ID]bool          // are dialed anew after a change of network
+	judging    atomic.Bool               // what peers say of our addresses is being gathered
 
 	life   sync.RWMutex // guards closed; held for reading while a goroutine is added
 	closed bool
@@ -120,6 +121,9 @@ type Host struct {
 	local      []netip.Addr // this machine's addresses
 	localAt    time.Time
 	lastAddrs  []multiaddr.Addr
+	own        ownAddrs
+	mapped     []Mapping
+	relayed    []multiaddr.Addr
 
 	connMemory, leavingMemory int // what the connections cost, in bytes, and those that are given up
 }
@@ -612,107 +616,6 @@ func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (
 		}
 		// The connection ended in the meantime; perhaps there is another.
 	}
-}
-
-// Addrs lists the addresses at which this host listens, best first: public ones,
-// those of private networks, those within this machine; or what Config.Announce
-// makes of them. They have no /p2p part;
-// see P2PAddrs.
-func (h *Host) Addrs() []multiaddr.Addr {
-	local := h.localIPs()
-	h.mu.RLock()
-	listeners := slices.Clone(h.listeners)
-	h.mu.RUnlock()
-	var addrs []multiaddr.Addr
-	for _, l := range listeners {
-		addrs = append(addrs, specific(l.Addr(), local)...)
-	}
-	slices.SortStableFunc(addrs, func(a, b multiaddr.Addr) int { return cmp.Compare(b.Scope(), a.Scope()) })
-	addrs = slices.Compact(addrs)
-	if h.announce != nil {
-		addrs = h.announce(addrs)
-	}
-	return addrs
-}
-
-// P2PAddrs is Addrs with this host's ID at the end of each: what to give to others.
-func (h *Host) P2PAddrs() []multiaddr.Addr {
-	return peer.AddrInfo{ID: h.id, Addrs: h.Addrs()}.P2PAddrs()
-}
-
-// noteAddrs tells subscribers if the host's addresses have changed.
-func (h *Host) noteAddrs() {
-	addrs := h.Addrs()
-	h.mu.Lock()
-	same := slices.Equal(addrs, h.lastAddrs)
-	h.lastAddrs = addrs
-	h.mu.Unlock()
-	if !same {
-		h.hub.emit(AddrsChanged{Addrs: addrs})
-	}
-}
-
-func (h *Host) watchAddrs(ctx context.Context) {
-	tick := time.NewTicker(addrsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			h.noteAddrs()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// localIPs lists the addresses of this machine's interfaces.
-func (h *Host) localIPs() []netip.Addr {
-	h.mu.RLock()
-	ips, at := h.local, h.localAt
-	h.mu.RUnlock()
-	if !at.IsZero() && time.Since(at) < interfacesAge {
-		return ips
-	}
-	found, err := net.InterfaceAddrs()
-	if err != nil {
-		return ips
-	}
-	ips = nil
-	for _, a := range found {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
-			ips = append(ips, p.Addr())
-		}
-	}
-	h.mu.Lock()
-	h.local, h.localAt = ips, time.Now()
-	h.mu.Unlock()
-	return ips
-}
-
-// specific replaces an unspecified IP by those of this machine's interfaces.
-func specific(a multiaddr.Addr, local []netip.Addr) []multiaddr.Addr {
-	ip, ok := a.IP()
-	if !ok || !ip.IsUnspecified() {
-		return []multiaddr.Addr{a}
-	}
-	_, rest := a.SplitFirst()
-	var addrs []multiaddr.Addr
-	for _, l := range local {
-		if l.Is4() != ip.Is4() {
-			continue
-		}
-		if c, err := multiaddr.NewComponent(ipCode(l), l.String()); err == nil {
-			addrs = append(addrs, multiaddr.Join(c.Addr(), rest))
-		}
-	}
-	return addrs
-}
-
-func ipCode(ip netip.Addr) multiaddr.Code {
-	if ip.Is4() {
-		return multiaddr.IP4
-	}
-	return multiaddr.IP6
 }
 
 // Close ends all connections and listeners and waits for the host's goroutines.

@@ -25,6 +25,7 @@ func (h *Host) network() NetworkID {
 func (h *Host) lookAround() NetworkID {
 	id := networkID(attachments())
 	if old := h.net.Swap(&id); old != nil && *old != id {
+		h.forgetObserved()
 		h.hub.emit(NetworkChanged{Network: id})
 	}
 	return id
