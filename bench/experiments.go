@@ -308,7 +308,7 @@ func (b *bench) newPopulation(impl, clientImpl string, load worker.Load, watchCl
 	if err != nil {
 		return nil, err
 	}
-	load.To, load.Parallel = addr, 32
+	load.Node, load.To, load.Parallel = node, addr, 32
 	client, err := b.client(clientImpl, load)
 	if err != nil {
 		server.stop()

@@ -13,6 +13,7 @@ import (
 	"github.com/kith-p2p/kith/identify"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/tcp"
 	"github.com/kith-p2p/kith/upgrade"
 )
 
@@ -37,6 +38,9 @@ func newNode(cfg worker.NodeConfig) (worker.Node, error) {
 		}
 		listen = append(listen, multiaddr.MustParse(addr))
 	}
+	if cfg.Wide && !cfg.Listen && cfg.Transport == worker.TCP {
+		return member(security)
+	}
 	var limits host.Limits
 	if cfg.Wide {
 		limits = host.Limits{Conns: -1, InboundStreamsPerPeer: -1}
@@ -51,6 +55,37 @@ func newNode(cfg worker.NodeConfig) (worker.Node, error) {
 		return nil, err
 	}
 	return node{n.Host, n.Identify}, nil
+}
+
+// member is one of a crowd of thousands in one process, which is not what is measured: a
+// whole node has a socket of its own to hear of changes of the network, and then a process has
+// not files enough.
+func member(security []func(peer.PrivateKey) (upgrade.Security, error)) (worker.Node, error) {
+	key, err := peer.GenerateKey(peer.Ed25519)
+	if err != nil {
+		return nil, err
+	}
+	var channels []upgrade.Security
+	for _, channel := range security {
+		c, err := channel(key)
+		if err != nil {
+			return nil, err
+		}
+		channels = append(channels, c)
+	}
+	upgrader, err := upgrade.New(upgrade.Config{Security: channels})
+	if err != nil {
+		return nil, err
+	}
+	transport, err := tcp.New(tcp.Config{Upgrader: upgrader})
+	if err != nil {
+		return nil, err
+	}
+	h, err := host.New(host.Config{Identity: key, Transports: []host.Transport{transport}})
+	if err != nil {
+		return nil, err
+	}
+	return node{h, identify.Start(h, identify.Config{})}, nil
 }
 
 type node struct {
