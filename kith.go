@@ -72,7 +72,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 
 	// Transports turn addresses into connections that are secured and muxed.
-	upgrader, err := newUpgrader(key, cfg)
+	upgrading, err := upgradeConfig(key, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
@@ -80,7 +80,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if n.ACL, err = accessList(cfg); err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
-	n.transports, err = newTransports(key, cfg, upgrader, func() []multiaddr.Addr { return n.Addrs() })
+	n.transports, err = newTransports(key, cfg, upgrading, func() []multiaddr.Addr { return n.Addrs() })
 	if err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
@@ -165,7 +165,8 @@ func accessList(cfg Config) (*acl.List, error) {
 // in half the time of Noise, whose cipher is ChaCha20-Poly1305.
 var fastAES = cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
 
-func newUpgrader(key peer.PrivateKey, cfg Config) (*upgrade.Upgrader, error) {
+// upgradeConfig tells how connections are secured and muxed.
+func upgradeConfig(key peer.PrivateKey, cfg Config) (upgrade.Config, error) {
 	channels := cfg.Security
 	if channels == nil {
 		channels = []func(peer.PrivateKey) (upgrade.Security, error){upgrade.Noise, upgrade.TLS}
@@ -177,16 +178,16 @@ func newUpgrader(key peer.PrivateKey, cfg Config) (*upgrade.Upgrader, error) {
 	for _, channel := range channels {
 		s, err := channel(key)
 		if err != nil {
-			return nil, err
+			return upgrade.Config{}, err
 		}
 		security = append(security, s)
 	}
 	limits := cfg.Limits.Resolve(host.MachineMemory())
-	return upgrade.New(upgrade.Config{
+	return upgrade.Config{
 		Security: security,
 		Yamux:    yamux.Config{MaxIncomingStreams: streamsPerPeer(limits), Budget: limits.PeerStreamMemory()},
 		PSK:      cfg.PSK,
-	})
+	}, nil
 }
 
 // streamsPerPeer is what a muxer gets as its limit: what a peer may open on all its

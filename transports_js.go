@@ -25,7 +25,11 @@ type transports struct {
 
 func (n *Node) follow(context.Context) {}
 
-func newTransports(_ peer.PrivateKey, _ Config, upgrader *upgrade.Upgrader, _ func() []multiaddr.Addr) (t transports, err error) {
+func newTransports(_ peer.PrivateKey, _ Config, upgrading upgrade.Config, _ func() []multiaddr.Addr) (t transports, err error) {
+	upgrader, err := upgrade.New(upgrading)
+	if err != nil {
+		return t, err
+	}
 	overWebSocket, err := websocket.New(websocket.Config{Upgrader: upgrader})
 	t.all = []host.Transport{overWebSocket}
 	t.close = func() error { return nil }

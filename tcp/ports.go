@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"container/list"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -102,7 +103,8 @@ func open(ap netip.AddrPort) (*net.TCPListener, error) {
 	if ap.Addr().Is4() {
 		network = "tcp4"
 	}
-	ln, err := net.Listen(network, ap.String())
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive}
+	ln, err := lc.Listen(context.Background(), network, ap.String())
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("tcp: port %d is taken by another process: choose another, or 0 for any free one: %w", ap.Port(), err)
 	}
