@@ -70,3 +70,10 @@ func TestSimultaneousDials(t *testing.T) {
 		Listen: transporttest.Addrs("/ip4/127.0.0.1/udp/0/quic-v1"),
 	})
 }
+
+func TestClosing(t *testing.T) {
+	transporttest.Closing(t, transporttest.Case{
+		New:    func(t testing.TB, key peer.PrivateKey) host.Transport { return newTransport(t, key, EndpointConfig{}) },
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/udp/0/quic-v1"),
+	})
+}

@@ -28,3 +28,12 @@ func TestSimultaneousDials(t *testing.T) {
 		Listen: transporttest.Addrs("/ip4/127.0.0.1/tcp/0"),
 	})
 }
+
+func TestClosing(t *testing.T) {
+	transporttest.Closing(t, transporttest.Case{
+		New: func(t testing.TB, key peer.PrivateKey) host.Transport {
+			return newTransport(t, key, upgrade.Noise)
+		},
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/tcp/0"),
+	})
+}
