@@ -11,7 +11,8 @@
 // Read in this order: host.go (the host and its inbound connections), dial.go
 // with rank.go and resolve.go (outbound ones), conn.go and stream.go (what they
 // carry), pairs.go and migrate.go (which of several connections with a peer is used),
-// transport.go (what transports provide), events.go, limits.go, book.go.
+// transport.go (what transports provide), events.go, derive.go (all limits), budget.go
+// (the memory for streams), limits.go, book.go.
 //
 // # The life of a connection
 //
@@ -23,7 +24,10 @@
 //
 // # Limits
 //
-// Everything a remote can grow is bounded by [Limits]. What is begun and not
+// Everything a remote can grow is bounded by [Limits], which follow from one number of
+// bytes (derive.go). Streams and what they hold unread are taken from an [Account] of the
+// connection before they are made, and who holds the most gives some back when there
+// is too little for others (budget.go). What is begun and not
 // finished (connections that are not authenticated, streams without a protocol)
 // waits in a room that is shared fairly: when it is full, the address group or the
 // peer that holds the most gives up a place. Of connections that are too many, the
