@@ -116,7 +116,7 @@ func TestBudgetIsTakenFromTheRich(t *testing.T) {
 		m.settle()
 	}
 	honest := m.account(new(share), "/ip4/203.0.113.129/tcp/1") // of a group that is full of others
-	for i := range 50 { // 400 KiB: a fair share is 800
+	for i := range 50 {                                         // 400 KiB: a fair share is 800
 		if err := honest.Take(8 * kib); err != nil {
 			t.Fatalf("after %d pieces: %v", i, err)
 		}

@@ -63,9 +63,9 @@ const (
 // A dialer decides what the dials of a host try, in which order and how fast, from
 // how those before them went. It is bounded: about 4 MiB when everybody is hostile.
 type dialer struct {
-	rand     *rand.Rand
-	epoch    time.Time
-	network  NetworkID  // that backoffs are of
+	rand      *rand.Rand
+	epoch     time.Time
+	network   NetworkID  // that backoffs are of
 	histories []*history // the one used last in front
 
 	failed lru[target, setback]
