@@ -3,7 +3,6 @@ package quic
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -100,12 +99,6 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 	return t.use(qc, addr, progress)
 }
 
-// forgotten is what crypto/tls keeps in place of a remote's certificate, which is of no
-// use any more: with what it is made of, 2.7 KB. crypto/tls asks not to
-// modify what it hands out since sessions that are resumed go back to it; there are
-// none here (see p2ptls). Should it hand out a copy one day, this does nothing.
-var forgotten = new(x509.Certificate)
-
 // use hands a connection to the host whose remote has proved who it is.
 func (t *Transport) use(qc *quicgo.Conn, remote multiaddr.Addr, progress func(host.Stage)) (host.TransportConn, error) {
 	state := qc.ConnectionState()
@@ -114,7 +107,6 @@ func (t *Transport) use(qc *quicgo.Conn, remote multiaddr.Addr, progress func(ho
 		qc.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeProtocolViolation), "")
 		return host.TransportConn{}, err
 	}
-	state.TLS.PeerCertificates[0] = forgotten
 	c := &conn{qc: qc, meter: t.endpoint.Meter(qc)}
 	tc := host.TransportConn{Mux: c, LocalAddr: fromNet(qc.LocalAddr()), RemoteAddr: remote, RemoteKey: key,
 		Cost: ConnCost, StreamCost: StreamCost, Charge: c.meter.Charge, Shed: c.meter.Shed}

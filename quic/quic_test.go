@@ -1,8 +1,6 @@
 package quic
 
 import (
-	"bytes"
-	"io"
 	"testing"
 	"time"
 
@@ -32,36 +30,6 @@ func TestTransport(t *testing.T) {
 		Silence:   6 * time.Second,
 		Datagrams: true,
 	})
-}
-
-// A connection that was authenticated needs the certificate no more, and lives on without it.
-func TestCertificateIsForgotten(t *testing.T) {
-	transport, l := listening(t)
-	dialed, taken := dialTo(t, transport, l)
-	for _, c := range []host.TransportConn{dialed, taken} {
-		state := c.Mux.(*conn).qc.ConnectionState().TLS
-		if len(state.PeerCertificates) != 1 || state.PeerCertificates[0] != forgotten {
-			t.Errorf("%v keeps the remote's certificate", c.RemoteAddr)
-		}
-	}
-	go taken.Mux.Serve(func(s host.MuxedStream) {
-		go func() {
-			io.Copy(s, s)
-			s.Close()
-		}()
-	})
-	s, err := dialed.Mux.OpenStream(t.Context())
-	check(t, err)
-	// Enough packets for the first key update of quic-go, at 100, and more.
-	sent := bytes.Repeat([]byte("forget me"), 1<<18/9)
-	go func() {
-		s.Write(sent)
-		s.CloseWrite()
-	}()
-	got, err := io.ReadAll(s)
-	if check(t, err); !bytes.Equal(got, sent) {
-		t.Error("something else came back")
-	}
 }
 
 func TestSimultaneousDials(t *testing.T) {
