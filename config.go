@@ -17,9 +17,14 @@ type Config struct {
 	// there, or without Dir a new Ed25519 key.
 	Identity peer.PrivateKey
 
-	// Dir keeps what must survive a restart: today the key, in the file
-	// identity.key. Empty: nothing does.
+	// Dir keeps what must survive a restart: the key in the file identity.key, and
+	// what is known of other peers in kith.db. One node at a time uses a directory: a
+	// second gets store.ErrInUse. Empty: nothing survives.
 	Dir string
+
+	// Store, when set, is used instead of kith.db. It must stay open until the node is
+	// closed.
+	Store host.Store
 
 	// Listen is where the node takes connections in. Nil: on one free port of all
 	// interfaces, IPv4 and IPv6, over QUIC, TCP, WebTransport, WebRTC-direct and

@@ -21,6 +21,7 @@ import (
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/perf"
 	"github.com/kith-p2p/kith/ping"
+	"github.com/kith-p2p/kith/store"
 	"github.com/kith-p2p/kith/upgrade"
 	"github.com/kith-p2p/kith/yamux"
 )
@@ -53,7 +54,12 @@ type Node struct {
 	MDNS     *mdns.Service // nil when it is off or not possible here
 	MDNSErr  error         // why it is not possible; nil when it runs or is off
 
+	// Store keeps what must survive a restart; nil when nothing does. Programs may keep
+	// things of their own in it. See Config.Dir.
+	Store host.Store
+
 	transports transports
+	closeStore func() error
 }
 
 // Start makes a node and sets it to work. ctx bounds the start alone; the node
@@ -80,9 +86,12 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	if n.ACL, err = accessList(cfg); err != nil {
 		return nil, fmt.Errorf("kith: %w", err)
 	}
+	if n.Store, n.closeStore, err = openStore(cfg); err != nil {
+		return nil, fmt.Errorf("kith: %w", err)
+	}
 	n.transports, err = newTransports(key, cfg, upgrading, func() []multiaddr.Addr { return n.Addrs() })
 	if err != nil {
-		return nil, fmt.Errorf("kith: %w", err)
+		return nil, errors.Join(fmt.Errorf("kith: %w", err), n.closeStore())
 	}
 
 	// The host owns connections, streams and handlers.
@@ -95,10 +104,11 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		Migrate:    cfg.Migrate,
 		Gate:       host.Gates(n.ACL.Gate(), cfg.Gate),
 		Logger:     cfg.Logger,
+		Store:      n.Store,
 		Trace:      cfg.Trace,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("kith: %w", err)
+		return nil, errors.Join(fmt.Errorf("kith: %w", err), n.transports.close(), n.closeStore())
 	}
 	n.Host = h
 
@@ -136,7 +146,19 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // Close ends all that the node does. See host.Host.Close.
 func (n *Node) Close() error {
-	return errors.Join(n.Host.Close(), n.transports.close())
+	return errors.Join(n.Host.Close(), n.transports.close(), n.closeStore())
+}
+
+// openStore gives the store of the node, and what closes it.
+func openStore(cfg Config) (host.Store, func() error, error) {
+	if cfg.Store != nil || cfg.Dir == "" {
+		return cfg.Store, func() error { return nil }, nil
+	}
+	file, err := store.Open(cfg.Dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return file, file.Close, nil
 }
 
 // identity finds or makes the node's key.

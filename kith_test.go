@@ -148,6 +148,9 @@ func TestIdentityIsKept(t *testing.T) {
 	dir := t.TempDir()
 	off := kith.MDNS{Off: true}
 	first := start(t, kith.Config{Dir: dir, MDNS: off})
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
 	second := start(t, kith.Config{Dir: dir, MDNS: off})
 	if first.ID() != second.ID() {
 		t.Errorf("the identity was %s and is %s", first.ID(), second.ID())

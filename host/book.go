@@ -75,7 +75,8 @@ type PeerInfo struct {
 // book remembers peers, within so many bytes. Peers with a connection are always
 // known. Of the others the least useful are forgotten first; see rank.
 type book struct {
-	max int // bytes of peers without a connection
+	max    int         // bytes of peers without a connection
+	keeper *bookKeeper // nil: nothing is stored
 
 	mu        sync.Mutex
 	peers     map[peer.ID]*bookEntry
@@ -107,6 +108,7 @@ type bookEntry struct {
 	size       int32
 	rank       bookRank
 	connected  bool
+	stored     bool // or about to be
 }
 
 type bookAddr struct {
@@ -210,6 +212,7 @@ func (b *book) trim() {
 func (b *book) forget(e *bookEntry) {
 	b.unplace(e)
 	delete(b.peers, e.id)
+	b.gone(e)
 }
 
 // addAddrs notes addresses of p, without their /p2p part.
@@ -221,8 +224,15 @@ func (b *book) addAddrs(p peer.ID, addrs []multiaddr.Addr, source Source, ttl ti
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entry(p)
+	news := false
+	if len(e.addrs) == 0 {
+		e.reserve(len(addrs))
+	}
 	for _, a := range addrs {
-		e.add(bookAddr{addr: a, source: source, expires: after(now, ttl)}, now)
+		news = e.add(bookAddr{addr: a, source: source, expires: after(now, ttl)}, now) || news
+	}
+	if news {
+		b.changed(e)
 	}
 	b.place(e)
 }
@@ -235,23 +245,41 @@ func after(now time.Time, ttl time.Duration) int64 {
 	return forever
 }
 
-// add notes one address, or that somebody else has told of it too.
-func (e *bookEntry) add(a bookAddr, now time.Time) {
+// add notes one address, or that somebody else has told of it too. It tells whether
+// that is worth saving: that an address lives on is now and then.
+func (e *bookEntry) add(a bookAddr, now time.Time) bool {
 	if a.addr.IsZero() {
-		return
+		return false
 	}
 	if k := e.find(a.addr); k != nil {
+		was := *k
 		k.source = max(k.source, a.source)
 		k.expires = max(k.expires, a.expires)
 		k.told = k.told || a.told
 		k.certified = k.certified || a.certified
-		return
+		return k.differs(&was)
 	}
 	if len(e.addrs) >= maxAddrsPerPeer && !e.drop(a.source, now) {
-		return
+		return false
 	}
 	a.addr = a.addr.Clone() // it may be a part of something larger
+	e.reserve(1)
 	e.addrs = append(e.addrs, a)
+	return true
+}
+
+// reserve makes room for n more addresses, and no more: most peers have few, and
+// there are many peers.
+func (e *bookEntry) reserve(n int) {
+	if n = min(len(e.addrs)+n, maxAddrsPerPeer); n > cap(e.addrs) {
+		e.addrs = append(make([]bookAddr, 0, n), e.addrs...)
+	}
+}
+
+// differs tells whether k is worth saving when was is saved.
+func (k *bookAddr) differs(was *bookAddr) bool {
+	const often = int64(TTLConnected)
+	return k.source != was.source || k.told != was.told || k.certified != was.certified || k.expires/often != was.expires/often
 }
 
 func (e *bookEntry) find(a multiaddr.Addr) *bookAddr {
@@ -319,6 +347,10 @@ func (b *book) identified(info PeerInfo, remote multiaddr.Addr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entry(info.ID)
+	var before []bookAddr
+	if b.keeper != nil {
+		before = slices.Clone(e.addrs)
+	}
 	for i := range e.addrs {
 		e.addrs[i].told, e.addrs[i].certified = false, false
 	}
@@ -328,8 +360,14 @@ func (b *book) identified(info PeerInfo, remote multiaddr.Addr) {
 	e.addrs = slices.DeleteFunc(e.addrs, func(k bookAddr) bool {
 		return k.source < SourceLocal && !k.worked() && !slices.Contains(addrs, k.addr)
 	})
+	if len(e.addrs) == 0 {
+		e.reserve(len(addrs))
+	}
 	for _, a := range addrs {
 		e.add(bookAddr{addr: a, source: heard(a, remote), told: true, certified: info.SignedRecord, expires: after(now, TTLConnected)}, now)
+	}
+	if b.keeper != nil && !slices.EqualFunc(before, e.addrs, func(a, b bookAddr) bool { return a.addr == b.addr && !a.differs(&b) }) {
+		b.changed(e)
 	}
 	b.place(e)
 }
@@ -360,6 +398,7 @@ func (b *book) dialed(p peer.ID, addr multiaddr.Addr, network NetworkID, took ti
 		at.took = smooth(at.took, took)
 		k.expires = max(k.expires, after(now, TTLWorked))
 	}
+	b.changed(e)
 	b.place(e)
 }
 
@@ -490,6 +529,7 @@ func (b *book) connect(p peer.ID, yes bool) {
 	}
 	b.unplace(e)
 	e.connected = yes
+	b.changed(e)
 	b.place(e)
 }
 

@@ -49,6 +49,10 @@ type Config struct {
 	// connections along. What it returns is logged. See Host.NetworkChanged.
 	Move func(ctx context.Context) error
 
+	// Store, when set, keeps what must survive a restart: the address book. It must
+	// stay open until the host is closed. Nil: nothing survives.
+	Store Store
+
 	// Trace, when set, is called for every event, also those that subscriptions do
 	// not get, from the goroutine in which it happens. It must not block. Host.Trace
 	// does the same for a host that runs.
@@ -180,6 +184,12 @@ func New(cfg Config) (*Host, error) {
 			defer h.release()
 			f(ctx)
 		}()
+	}
+	if cfg.Store != nil {
+		if err := h.keepBook(cfg.Store); err != nil {
+			cancel()
+			return nil, err
+		}
 	}
 	return h, nil
 }

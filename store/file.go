@@ -1,3 +1,5 @@
+//go:build !js
+
 package store
 
 import (
@@ -21,12 +23,6 @@ import (
 )
 
 const (
-	// FileName is the name of the file in its directory.
-	FileName = "kith.db"
-	// MaxFile is the largest file, in bytes: an address book that takes 64 MiB of
-	// memory, with the free space of a database, several times.
-	MaxFile = 1 << 30
-
 	// version is that of what is in the file; newer ones are refused. What the parts of
 	// a program keep has versions of its own.
 	version = 1
@@ -38,17 +34,6 @@ const (
 	eachBytes = 64 << 10
 	// lockWait is how long another process may take to close the file.
 	lockWait = 400 * time.Millisecond
-)
-
-var (
-	// ErrInUse: another process, or this one, has the file open.
-	ErrInUse = errors.New("store: in use")
-	// ErrDamaged: the file is not as it was written.
-	ErrDamaged = errors.New("store: damaged")
-	// ErrNewer: the file was written by a newer version of the program.
-	ErrNewer = errors.New("store: newer version")
-	// ErrClosed: the store was closed.
-	ErrClosed = errors.New("store: closed")
 )
 
 var (

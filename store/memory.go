@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,6 +17,23 @@ const (
 	MaxKey = 512
 	// MaxValue is the largest value, in bytes: what is larger belongs in a file of its own.
 	MaxValue = 1 << 20
+	// MaxFile is the largest file, in bytes: an address book that takes 64 MiB of
+	// memory, with the free space of a database, several times.
+	MaxFile = 1 << 30
+
+	// FileName is the name of the file in its directory.
+	FileName = "kith.db"
+)
+
+var (
+	// ErrInUse: another process, or this one, has the file open.
+	ErrInUse = errors.New("store: in use")
+	// ErrDamaged: the file is not as it was written.
+	ErrDamaged = errors.New("store: damaged")
+	// ErrNewer: the file was written by a newer version of the program.
+	ErrNewer = errors.New("store: newer version")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("store: closed")
 )
 
 // Memory is a store that lasts as long as the process. The zero value is empty and

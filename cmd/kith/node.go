@@ -19,6 +19,7 @@ import (
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/pnet"
+	"github.com/kith-p2p/kith/store"
 	"github.com/kith-p2p/kith/upgrade"
 )
 
@@ -117,7 +118,12 @@ func (a *app) dial(ctx context.Context, arg string, timeout time.Duration) (n *k
 	}
 	cfg.Listen = []multiaddr.Addr{}
 	cfg.MDNS.NoConnect = true
-	if n, err = kith.Start(ctx, cfg); err != nil {
+	n, err = kith.Start(ctx, cfg)
+	if errors.Is(err, store.ErrInUse) { // by a node that runs: what it learns this one can do without
+		cfg.Store = new(store.Memory)
+		n, err = kith.Start(ctx, cfg)
+	}
+	if err != nil {
 		return nil, nil, 0, err
 	}
 	start := time.Now()
@@ -152,14 +158,17 @@ func target(ctx context.Context, n *kith.Node, arg string) (peer.AddrInfo, error
 	if err != nil {
 		return peer.AddrInfo{}, &usageError{fmt.Errorf("%q is neither an address such as /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… nor a peer ID: %w", arg, err)}
 	}
+	if len(n.KnownAddrs(id)) > 0 {
+		return peer.AddrInfo{ID: id}, nil
+	}
 	if n.MDNS == nil {
 		return peer.AddrInfo{}, errors.New("a peer ID alone can only be found with mDNS, which is off or not possible here: give an address with /p2p/ID")
 	}
 	found := n.Subscribe(16)
 	defer found.Close()
 	for {
-		if info := n.PeerInfo(id); len(info.Addrs) > 0 {
-			return peer.AddrInfo{ID: id, Addrs: info.Addrs}, nil
+		if len(n.KnownAddrs(id)) > 0 {
+			return peer.AddrInfo{ID: id}, nil
 		}
 		select {
 		case <-found.Events():
