@@ -19,6 +19,10 @@ const (
 	pollEvery = 2 * time.Second
 	// beat is how often the clock is looked at.
 	beat = time.Second
+	// burst is how many changes are told at once, and refill after how long one more is:
+	// a machine that starts containers has new links all the time.
+	burst  = 5
+	refill = time.Second
 	// asleep is by how much the clock must have gone on in one beat for the time
 	// between to have been sleep. A busy machine is late by less.
 	asleep = 4 * time.Second
@@ -47,6 +51,8 @@ func watch(ctx context.Context, notices <-chan bool, look func() string, changed
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	last := wall()
+	allowance := allowance{n: burst, at: time.Now()}
+	pending := false // a change that was not told yet
 	for {
 		forced, poll := false, notices == nil
 		select {
@@ -65,14 +71,34 @@ func watch(ctx context.Context, notices <-chan bool, look func() string, changed
 			forced = true
 		}
 		last = now
-		if !forced && !poll {
-			continue
+		if forced || poll {
+			if seen := look(); seen != known || forced {
+				known, pending = seen, true
+			}
 		}
-		if seen := look(); seen != known || forced {
-			known = seen
+		if pending && allowance.take(time.Now()) {
+			pending = false
 			changed()
 		}
 	}
+}
+
+// An allowance bounds how often something happens.
+type allowance struct {
+	n  int
+	at time.Time // when n was right
+}
+
+func (a *allowance) take(now time.Time) bool {
+	if more := int(now.Sub(a.at) / refill); more > 0 {
+		a.n = min(a.n+more, burst)
+		a.at = a.at.Add(time.Duration(more) * refill)
+	}
+	if a.n == 0 {
+		return false
+	}
+	a.n--
+	return true
 }
 
 // calm waits until there are no notices for a while, and tells whether one of them

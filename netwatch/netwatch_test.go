@@ -70,6 +70,21 @@ func TestPolling(t *testing.T) {
 	})
 }
 
+// A machine whose links change all the time does not keep us busy, and the last
+// change is told.
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		notices := make(chan bool)
+		_, changes := watching(t, notices)
+		for range 100 {
+			notices <- true
+			time.Sleep(100 * time.Millisecond)
+		}
+		expect(t, changes, 2*refill, burst+10)
+		expect(t, changes, time.Hour, burst+10)
+	})
+}
+
 // What this machine tells is the same as long as nothing happens.
 func TestLook(t *testing.T) {
 	notices, look, stop := listen()
