@@ -78,7 +78,8 @@ func newRoot(a *app) *cobra.Command {
 		Short: "Peers that talk to each other with no server between them",
 		Long: `kith runs a libp2p peer, and looks at others.
 
-It works with every peer that speaks libp2p over TCP: go-libp2p, js-libp2p, rust-libp2p.
+It works with every peer that speaks libp2p (go-libp2p, js-libp2p, rust-libp2p, browsers), over
+QUIC, TCP, WebTransport, WebRTC-direct and WebSocket.
 
 Exit codes: 0 success, 1 what was asked for failed, 2 wrong usage, 130 interrupted.`,
 		Example: `  kith demo                      watch peers find each other and talk
