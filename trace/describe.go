@@ -2,6 +2,7 @@ package trace
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -28,7 +29,7 @@ func Describe(e host.Event) Line {
 	case host.ConnOpened:
 		return line("conn_opened", conn(e.Conn), str("dir", dirOf(e.Conn)), str("security", securityOf(e.Conn)))
 	case host.ConnClosed:
-		return line("conn_closed", conn(e.Conn), dur("age", ageOf(e.Conn)), fail(e.Err))
+		return line("conn_closed", conn(e.Conn), dur("age", ageOf(e.Conn)), str("code", codeOf(e.Err)), fail(e.Err))
 	case host.PeerConnected:
 		return line("peer_connected", who(e.Peer))
 	case host.PeerDisconnected:
@@ -175,6 +176,36 @@ func ageOf(c *host.Conn) time.Duration {
 		return 0
 	}
 	return time.Since(c.Opened())
+}
+
+// codeOf words the code with which a connection was closed, where its muxer carries one.
+func codeOf(err error) string {
+	var coded interface {
+		error
+		ErrorCode() uint32
+	}
+	if !errors.As(err, &coded) {
+		return ""
+	}
+	switch coded.ErrorCode() {
+	case host.ConnCodeNegotiationFailed:
+		return "negotiation_failed"
+	case host.ConnCodeResourceLimit:
+		return "resource_limit"
+	case host.ConnCodeRateLimited:
+		return "rate_limited"
+	case host.ConnCodeProtocolViolation:
+		return "protocol_violation"
+	case host.ConnCodeSupplanted:
+		return "supplanted"
+	case host.ConnCodeGarbageCollected:
+		return "garbage_collected"
+	case host.ConnCodeShutdown:
+		return "shutdown"
+	case host.ConnCodeGated:
+		return "gated"
+	}
+	return ""
 }
 
 func dial(id uint64, p peer.ID) slog.Attr {

@@ -199,17 +199,32 @@ func (x *Explanation) Summary() string {
 			return text + ": it was given up, since nobody waited any longer"
 		}
 		if all.Cause != nil {
-			return text + ": " + printable(strings.TrimPrefix(all.Cause.Error(), "host: "))
+			reason, _ := Why(host.DialAttempt{Err: all.Cause})
+			return text + ": " + printable(strings.TrimPrefix(reason, "host: "))
 		}
 		return text + ": none of its addresses gave a connection"
 	}
 	return text + ": " + printable(x.Err.Error())
 }
 
+// Remedy is what to do about what ended the dial as a whole; "" if its steps have
+// what there is to say.
+func (x *Explanation) Remedy() string {
+	var all *host.DialError
+	if !errors.As(x.Err, &all) || all.Cause == nil || errors.Is(all.Cause, context.Canceled) || errors.Is(all.Cause, context.DeadlineExceeded) {
+		return ""
+	}
+	_, remedy := Why(host.DialAttempt{Err: all.Cause})
+	return remedy
+}
+
 // String is the dial as a table, with the reasons and remedies below it.
 func (x *Explanation) String() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, x.Summary())
+	if r := x.Remedy(); r != "" {
+		fmt.Fprintf(&b, "do: %s\n", printable(r))
+	}
 	if x.Resolve > 0 {
 		fmt.Fprintf(&b, "names were resolved within %v\n", rounded(x.Resolve))
 	}
@@ -283,13 +298,14 @@ func (x *Explanation) MarshalJSON() ([]byte, error) {
 		Peer     peer.ID `json:"peer"`
 		Dial     uint64  `json:"dial"`
 		Summary  string  `json:"summary"`
+		Remedy   string  `json:"remedy,omitempty"`
 		Conn     string  `json:"connected,omitempty"`
 		Resolve  float64 `json:"resolve_ms"`
 		Elapsed  float64 `json:"elapsed_ms"`
 		Identify float64 `json:"identify_ms"`
 		Agent    string  `json:"agent,omitempty"`
 		Steps    []step  `json:"steps"`
-	}{"explanation", x.Peer, x.ID, x.Summary(), "", millis(x.Resolve), millis(x.Elapsed), millis(x.Identify), x.Agent, []step{}}
+	}{"explanation", x.Peer, x.ID, x.Summary(), x.Remedy(), "", millis(x.Resolve), millis(x.Elapsed), millis(x.Identify), x.Agent, []step{}}
 	if x.Conn != nil {
 		object.Conn = x.Conn.RemoteAddr().String()
 	}

@@ -130,6 +130,20 @@ func TestExplainGivenUp(t *testing.T) {
 	}
 }
 
+// What ends a whole dial has its remedy too.
+func TestExplainCause(t *testing.T) {
+	p := someone(t)
+	dials := trace.Explain(records(
+		host.DialStarted{ID: 1, Peer: p},
+		host.DialEnded{ID: 1, Peer: p, Err: &host.DialError{Peer: p, Cause: host.ErrNoAddrs}},
+	))
+	const want = `not connected to 12D3KooWCPPT8Z5bF8SEuHcMWpYAudSyqw74iX9j1nNCxE6QN6Hb after 0s: no address of the peer is known
+do: give one, or let a discovery find the peer: is it running, and on this network?`
+	if got := dials[0].String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 // A real dial of two addresses, of which one leads nowhere.
 func TestExplainSuccess(t *testing.T) {
 	network := new(memory.Network)
@@ -183,7 +197,8 @@ func TestWhy(t *testing.T) {
 		{host.DialAttempt{Addr: tcp, Err: fmt.Errorf("%w: 192.0.2.7 is private", host.ErrForbidden)}, "192.0.2.7 is private", "give it yourself"},
 		{host.DialAttempt{Addr: tcp, Err: host.ErrNoTransport}, "no transport", "add one"},
 		{host.DialAttempt{Addr: tcp, Err: host.ErrDialSelf}, "this node itself", "drop it"},
-		{host.DialAttempt{Addr: tcp, Err: &host.GateError{Hook: "DialAddr", Addr: tcp, Err: errors.New("on the list")}}, "on the list", "Gate"},
+		{host.DialAttempt{Addr: tcp, Err: &host.GateError{Hook: "DialAddr", Addr: tcp, Err: errors.New("on the list")}}, "on the list", "kith acl"},
+		{host.DialAttempt{Err: host.ErrNoAddrs}, "no address", "discovery"},
 		{host.DialAttempt{Addr: tcp, Err: &host.LimitError{Scope: "Conns", Limit: 2, Used: 2}}, "limit", "--limits"},
 		{host.DialAttempt{Addr: tcp, Err: &net.DNSError{Name: "x", IsTimeout: true}}, "did not answer", "resolver"},
 		{host.DialAttempt{Addr: tcp, Err: os.ErrDeadlineExceeded}, "no answer in time", "firewall"},

@@ -32,13 +32,16 @@ func Why(a host.DialAttempt) (reason, remedy string) {
 	}
 	switch {
 	case errors.As(err, &gate):
-		return "this node's own gate refused: " + gate.Err.Error(), "change the Gate or the list that refuses, if the peer is to be let in"
+		return "this node's own gate refused: " + gate.Err.Error(), "if the peer is to be let in: kith acl shows and changes the list, a program its Config.Gate"
 	case errors.As(err, &limit):
 		return err.Error(), "close connections that are not needed, or raise the limit: see kith node --limits"
 	case errors.As(err, &dns):
 		return explainDNS(dns)
 	case errors.Is(err, host.ErrDialSelf), isSelf(err):
 		return "the address leads to this node itself", "drop it from the addresses of the peer"
+	}
+	if errors.Is(err, host.ErrNoAddrs) {
+		return "no address of the peer is known", "give one, or let a discovery find the peer: is it running, and on this network?"
 	}
 	if reason, remedy = notTried(err); reason != "" {
 		return reason, remedy

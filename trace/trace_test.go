@@ -33,6 +33,7 @@ func TestLines(t *testing.T) {
 	}{
 		{host.PeerConnected{Peer: p}, "03:04:05.678901 peer_connected    12*6QN6Hb", `"event":"peer_connected","peer":"` + p.String() + `"`},
 		{host.ConnClosed{Err: errors.New("gone\x1b[2J\n  and more")}, "03:04:05.678901 conn_closed      : gone�[2J; and more", `"event":"conn_closed","err":"gone\u001b[2J\n  and more"`},
+		{host.ConnClosed{Err: &coded{host.ConnCodeResourceLimit}}, "03:04:05.678901 conn_closed       code=resource_limit: closed", `"event":"conn_closed","code":"resource_limit","err":"closed"`},
 		{host.DialStarted{ID: 3, Peer: p, Addrs: []multiaddr.Addr{a}, Background: true}, "03:04:05.678901 dial_started      12*6QN6Hb dial=3 background=true addrs=[/ip4/192.0.2.7/tcp/4001]",
 			`"event":"dial_started","peer":"` + p.String() + `","dial":3,"background":true,"addrs":["/ip4/192.0.2.7/tcp/4001"]`},
 		{host.UpgradeFailed{Addr: a, Stage: host.StageSecuring, Elapsed: 1234567 * time.Nanosecond, Err: io.EOF}, `03:04:05.678901 upgrade_failed    /ip4/192.0.2.7/tcp/4001 stage="the security handshake" elapsed=1.23ms: EOF`,
@@ -56,6 +57,12 @@ func TestLines(t *testing.T) {
 		}
 	}
 }
+
+// coded is an error as muxers have it.
+type coded struct{ code uint32 }
+
+func (e *coded) Error() string     { return "closed" }
+func (e *coded) ErrorCode() uint32 { return e.code }
 
 // Twenty readers of the whole trace who do nothing, a thousand streams: each is
 // served, and each reader learns of every event that it missed. Nothing is timed;
