@@ -60,6 +60,14 @@ func SimultaneousPairs(t *testing.T, c Case, pairs int) {
 	}
 }
 
+// late dials a little late, so that both hosts of a pair dial though the machine is busy.
+type late struct{ host.Transport }
+
+func (l late) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, progress func(host.Stage)) (host.TransportConn, error) {
+	time.Sleep(10 * time.Millisecond)
+	return l.Transport.Dial(ctx, addr, p, progress)
+}
+
 // A pair are two hosts that know each other's address.
 type pair struct {
 	t     *testing.T
@@ -74,7 +82,7 @@ func newPair(t *testing.T, c Case, seed uint64) *pair {
 	p := &pair{t: t, seed: seed, heard: make(map[uint64]bool)}
 	for i := range p.hosts {
 		n := c.node(t)
-		h, err := host.New(host.Config{Identity: n.key, Transports: []host.Transport{n.Transport}})
+		h, err := host.New(host.Config{Identity: n.key, Transports: []host.Transport{late{n.Transport}}})
 		check(t, err)
 		p.hosts[i] = h
 		identify.Start(h, identify.Config{AgentVersion: "kith"})
