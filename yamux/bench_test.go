@@ -253,3 +253,20 @@ func BenchmarkSmallFrames(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/frame")
 }
+
+// BenchmarkBulkCharged is BenchmarkBulkTCP where the receiver takes what it holds
+// from shared memory.
+func BenchmarkBulkCharged(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		size int
+	}{{"64K", 64 << 10}, {"4K", 4 << 10}, {"100B", 100}} {
+		b.Run(c.name, func(b *testing.B) {
+			s, _ := tcpPair(b, func(st *Stream) {
+				st.session.Charge(&ledger{left: 1 << 30, windows: 1 << 29})
+				drain(st)
+			})
+			benchmarkBulk(b, s, c.size, 1)
+		})
+	}
+}
