@@ -121,6 +121,7 @@ type dial struct {
 	attempts   []*attempt
 	tries      int // attempts that were made or will be
 	over       bool
+	alone      bool // run is in its one attempt, and sees no wake
 }
 
 // An attempt is one address of a dial.
@@ -204,15 +205,16 @@ func (h *Host) joinDial(p peer.ID, addrs []multiaddr.Addr, background bool) (d *
 }
 
 // join makes one more wait for the dial, unless everybody has left it. If need be the
-// dial looks for more to try.
+// dial looks for more to try; if it cannot, the new one needs a dial of its own.
 func (d *dial) join(addrs []multiaddr.Addr, background bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.waiters == 0 {
+	covered := d.coversLocked(addrs, background)
+	if d.waiters == 0 || d.alone && !covered {
 		return false
 	}
 	d.waiters++
-	if !d.coversLocked(addrs, background) && !d.over {
+	if !covered && !d.over {
 		d.background = d.background && background
 		select {
 		case d.wake <- struct{}{}:
@@ -254,8 +256,8 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 	if !d.look(ctx) {
 		return nil, &DialError{Peer: d.peer, Cause: ErrNoAddrs}
 	}
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+	var timer *time.Timer
+	var due <-chan time.Time
 	for {
 		s, wait, over := d.race.next(time.Since(d.start))
 		if s != nil {
@@ -263,13 +265,18 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 			continue
 		}
 		if over && d.names == 0 {
-			return nil, d.failure(nil)
+			return nil, d.failure(context.Cause(ctx))
 		}
-		if wait >= 0 {
+		switch {
+		case wait >= 0 && timer == nil:
+			timer = time.NewTimer(wait)
+			defer timer.Stop()
+			due = timer.C
+		case wait >= 0:
 			timer.Reset(wait)
 		}
 		select {
-		case <-timer.C:
+		case <-due:
 		case a := <-d.results:
 			if a.err == nil {
 				return d.take(a.conn)
@@ -478,6 +485,9 @@ func (d *dial) begin(ctx context.Context, s *step) {
 	}
 	d.mu.Lock()
 	a := d.attempt(s.known.Addr)
+	// No race, so it needs no goroutine.
+	alone := err == nil && !d.background && d.race.alone() && d.names == 0 && len(d.wake) == 0
+	d.alone = alone
 	if err == nil {
 		a.begun, a.start, a.delay, a.reached = true, now, now.Sub(d.start), &progress{start: now}
 	}
@@ -486,7 +496,14 @@ func (d *dial) begin(ctx context.Context, s *step) {
 		d.finish(a, err)
 		return
 	}
-	h.start(func(context.Context) { d.try(ctx, a) })
+	if !alone {
+		h.start(func(context.Context) { d.try(ctx, a) })
+		return
+	}
+	d.try(ctx, a)
+	d.mu.Lock()
+	d.alone = false
+	d.mu.Unlock()
 }
 
 // try dials one address.

@@ -9,7 +9,8 @@
 //	s, err := h.NewStream(ctx, other, "/echo/1")
 //
 // Read in this order: host.go (the host and its inbound connections), dial.go
-// with rank.go and resolve.go (outbound ones), conn.go and stream.go (what they
+// with its pure parts rank.go, race.go and dialcore.go, and resolve.go (outbound
+// ones), conn.go and stream.go (what they
 // carry), pairs.go and migrate.go (which of several connections with a peer is used),
 // transport.go (what transports provide), events.go, derive.go (all limits), budget.go
 // (the memory for streams), limits.go, book.go.
@@ -17,7 +18,7 @@
 // # The life of a connection
 //
 //	inbound:  Accept → admit (limits, half-open room) → Upgrade (10 s in all) ┐
-//	outbound: addresses → resolve → rank → race of Dials ─────────────────────┴→ addConn → serve → removeConn
+//	outbound: addresses → rank → race of Dials (names join it) ────────┴→ addConn → serve → removeConn
 //
 // Each connection has one goroutine, which reads it; each stream that a remote
 // opens has one, which agrees on a protocol and runs the handler.
@@ -37,8 +38,7 @@
 //
 // # Not implemented
 //
-// Backoff between dials, reaction to a
-// change of this machine's addresses, confirmed public addresses.
+// Confirmed public addresses.
 //
 // Specifications: https://github.com/libp2p/specs/blob/master/connections/README.md,
 // https://github.com/libp2p/specs/blob/master/error-codes/README.md.

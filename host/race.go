@@ -92,3 +92,8 @@ func (r *race) failed(now time.Duration) {
 		s.delay -= sooner
 	}
 }
+
+// alone tells that one step runs, and that no other is left.
+func (r *race) alone() bool {
+	return r.running == 1 && len(r.waiting) == 0 && len(r.deferred) == 0 && len(r.reserve) == 0
+}
