@@ -587,7 +587,7 @@ func (b *book) usage() (peers, bytes int) {
 const (
 	entryCost   = int(unsafe.Sizeof(bookEntry{})) + mapSlotCost
 	idCost      = 48
-	mapSlotCost = (int(unsafe.Sizeof(peer.ID{})) + 8 + 1) * 8 / 5
+	mapSlotCost = (int(unsafe.Sizeof(peer.ID{})) + 8 + 1) * 5 / 2
 	addrCost    = int(unsafe.Sizeof(bookAddr{}))
 	pathCost    = int(unsafe.Sizeof(bookPath{}))
 	aboutCost   = int(unsafe.Sizeof(PeerInfo{}))

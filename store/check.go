@@ -142,10 +142,12 @@ func (c *checker) onlyBucket(page uint64) ([]byte, error) {
 	if flags != bucketFlag || !bytes.Equal(key, bucketName) || len(value) < bucketHeader {
 		return nil, damaged("page %d does not list the bucket %q", page, bucketName)
 	}
-	if order.Uint64(value) == 0 {
-		if len(value) < bucketHeader+pageHeader || order.Uint16(value[bucketHeader+8:]) != leafPage {
-			return nil, damaged("page %d lists a bucket that has no records", page)
+	if order.Uint64(value) != 0 {
+		if len(value) != bucketHeader {
+			return nil, damaged("the bucket in page %d has %d bytes", page, len(value))
 		}
+	} else if len(value) < bucketHeader+pageHeader || order.Uint16(value[bucketHeader+8:]) != leafPage {
+		return nil, damaged("page %d lists a bucket that has no records", page)
 	}
 	return value, nil
 }

@@ -109,7 +109,7 @@ func TestKilled(t *testing.T) {
 		if acknowledged == before {
 			early++
 		}
-		checkSteps(t, dir, acknowledged)
+		acknowledged = checkSteps(t, dir, acknowledged)
 		if t.Failed() {
 			t.Fatalf("after kill %d", n)
 		}
@@ -121,20 +121,20 @@ func TestKilled(t *testing.T) {
 }
 
 // checkSteps checks that the store is as after the acknowledged step, or the next one,
-// which may have been written without a chance to say so.
-func checkSteps(t *testing.T, dir string, acknowledged int) {
+// which may have been written without a chance to say so. It returns which.
+func checkSteps(t *testing.T, dir string, acknowledged int) (last int) {
 	t.Helper()
 	f, err := Open(dir)
 	if err != nil {
 		t.Error(err)
-		return
+		return 0
 	}
 	defer f.Close()
 	got := contents(t, f)
-	last, _ := strconv.Atoi(got["last"])
+	last, _ = strconv.Atoi(got["last"])
 	if last != acknowledged && last != acknowledged+1 {
 		t.Errorf("step %d was acknowledged, there is %d", acknowledged, last)
-		return
+		return last
 	}
 	want := make(map[string]string)
 	for step := max(1, last-2*slots); step <= last; step++ {
@@ -157,6 +157,7 @@ func checkSteps(t *testing.T, dir string, acknowledged int) {
 	for _, name := range leftovers(t, dir) {
 		t.Errorf("%s was left", name)
 	}
+	return last
 }
 
 func leftovers(t *testing.T, dir string) (names []string) {

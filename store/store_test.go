@@ -406,8 +406,12 @@ func usedBits(t *testing.T, whole []byte) []int {
 		b := whole[at:]
 		add(at, pageHeader)
 		for i := range int(order.Uint16(b[10:])) {
-			add(at+pageHeader+i*element, element)
 			e := b[pageHeader+i*element:]
+			if order.Uint16(b[8:]) == branchPage && order.Uint32(e[4:]) == 1 {
+				add(at+pageHeader+i*element+4, element-4) // the header's key is a zero, of which there are many
+			} else {
+				add(at+pageHeader+i*element, element)
+			}
 			if order.Uint16(b[8:]) == branchPage {
 				add(at+pageHeader+i*element+int(order.Uint32(e)), int(order.Uint32(e[4:])))
 				page(order.Uint64(e[8:]))
