@@ -61,10 +61,13 @@ func SimultaneousPairs(t *testing.T, c Case, pairs int) {
 }
 
 // late dials a little late, so that both hosts of a pair dial though the machine is busy.
-type late struct{ host.Transport }
+type late struct {
+	host.Transport
+	delay time.Duration
+}
 
 func (l late) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, progress func(host.Stage)) (host.TransportConn, error) {
-	time.Sleep(10 * time.Millisecond)
+	time.Sleep(l.delay)
 	return l.Transport.Dial(ctx, addr, p, progress)
 }
 
@@ -80,9 +83,10 @@ type pair struct {
 
 func newPair(t *testing.T, c Case, seed uint64) *pair {
 	p := &pair{t: t, seed: seed, heard: make(map[uint64]bool)}
+	rng := rand.New(rand.NewPCG(seed, 2)) // a connection may be used before the own dial has ended
 	for i := range p.hosts {
 		n := c.node(t)
-		h, err := host.New(host.Config{Identity: n.key, Transports: []host.Transport{late{n.Transport}}})
+		h, err := host.New(host.Config{Identity: n.key, Transports: []host.Transport{late{n.Transport, time.Duration(1+rng.IntN(40)) * time.Millisecond}}})
 		check(t, err)
 		p.hosts[i] = h
 		identify.Start(h, identify.Config{AgentVersion: "kith"})
