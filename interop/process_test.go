@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 	"sync"
@@ -25,6 +27,7 @@ const (
 type process struct {
 	name   string
 	cmd    *exec.Cmd
+	orders io.Writer // its standard input
 	stdout lines
 	stderr bytes.Buffer // read only after exited
 	exited chan struct{}
@@ -44,6 +47,10 @@ func runCmd(t *testing.T, cmd *exec.Cmd) *process {
 	p.stdout.grown = make(chan struct{})
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.WaitDelay = exitTimeout
+	var err error
+	if p.orders, err = p.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,6 +67,29 @@ func runCmd(t *testing.T, cmd *exec.Cmd) *process {
 		}
 	})
 	return p
+}
+
+// do gives a peer an order and waits until it is carried out.
+func (p *process) do(t *testing.T, words ...string) {
+	t.Helper()
+	p.order(t, words...)
+	p.answer(t)
+}
+
+// order gives a peer an order, whose answer is a peercmd.Did.
+func (p *process) order(t *testing.T, words ...string) {
+	t.Helper()
+	if _, err := fmt.Fprintln(p.orders, strings.Join(words, " ")); err != nil {
+		t.Fatalf("%s: %v", p.name, err)
+	}
+}
+
+// answer wants the last order to have been carried out.
+func (p *process) answer(t *testing.T) {
+	t.Helper()
+	if did := await[peercmd.Did](t, p); did.Error != "" {
+		t.Fatalf("%s: %s: %s", p.name, did.Order, did.Error)
+	}
 }
 
 // terminate asks the process to end, and wants it to do so without an error.
@@ -101,11 +131,17 @@ func await[E peercmd.Event](t *testing.T, p *process) E {
 // awaitText waits for text in the standard output of a program that prints no events.
 func (p *process) awaitText(t *testing.T, text string) {
 	t.Helper()
+	p.awaitCount(t, text, 1)
+}
+
+// awaitCount waits until text was printed so many times.
+func (p *process) awaitCount(t *testing.T, text string, count int) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), eventTimeout)
 	defer cancel()
-	found := p.stdout.wait(ctx, func() bool { return bytes.Contains(p.stdout.text.Bytes(), []byte(text)) })
+	found := p.stdout.wait(ctx, func() bool { return bytes.Count(p.stdout.text.Bytes(), []byte(text)) >= count })
 	if !found {
-		t.Fatalf("%s: did not print %q", p.name, text)
+		t.Fatalf("%s: did not print %q %d times", p.name, text, count)
 	}
 }
 

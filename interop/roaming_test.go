@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"encoding/json"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -10,61 +9,70 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kith-p2p/kith/interop/internal/peercmd"
 )
 
 // TestRoaming takes the dialer's address away in the middle of a ping, as a machine does that goes from one network to another.
-// Over QUIC the connection and the ping's one stream go on.
+// Over QUIC the connection and the ping's one stream go on, whoever the listener is.
 func TestRoaming(t *testing.T) {
 	kith := filepath.Join(t.TempDir(), "kith")
 	if out, err := exec.Command("go", "build", "-C", "..", "-o", kith, "./cmd/kith").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var server, client *process
-	near, far := newNetwork(t), newNetwork(t)
+	for _, listener := range []struct {
+		name  string
+		argv  []string
+		moves int
+	}{
+		{"kith", []string{kith, "node", "--json", "--no-mdns"}, 4},
+		{"go", append(goPeer.argv, "listen"), 2}, // the quic-go that go-libp2p needs gives no connection IDs for a third
+	} {
+		t.Run(listener.name, func(t *testing.T) {
+			t.Parallel()
+			near, far := joinedNetworks(t)
+			var server, client *process
+			far.do(func() { server = run(t, append(listener.argv, "--listen=/ip4/10.78.0.1/udp/0/quic-v1")...) })
+			listening := await[peercmd.Listening](t, server)
+
+			const count = 60
+			near.do(func() {
+				client = run(t, kith, "ping", listening.Addrs[0], "--no-mdns", "--json", "--count", fmt.Sprint(count), "--interval", "100ms")
+			})
+			client.awaitText(t, `"event":"ping"`)
+			for i := range listener.moves {
+				near.ip(t, fmt.Sprintf("address delete 10.78.0.%d/24 dev near", 2+i))
+				near.ip(t, fmt.Sprintf("address add 10.78.0.%d/24 dev near", 3+i))
+				now := near.ip(t, "-o address show dev near scope global")
+				if !strings.Contains(now, fmt.Sprintf(" 10.78.0.%d/", 3+i)) || strings.Count(now, " inet ") != 1 {
+					t.Fatalf("the address did not change:\n%s", now)
+				}
+				seen := strings.Count(client.stdout.all(), `"event":"ping"`)
+				client.awaitCount(t, `"event":"ping"`, seen+5)
+			}
+			client.succeed(t)
+			if out := client.stdout.all(); strings.Count(out, `"event":"ping"`) != count {
+				t.Errorf("fewer than %d answers:\n%s", count, out)
+			}
+			server.terminate(t)
+			if out := server.stdout.all(); strings.Count(out, `"event":"connected"`) != 1 {
+				t.Errorf("not one connection:\n%s", out)
+			}
+		})
+	}
+}
+
+// joinedNetworks makes two networks, near and far, with a link between interfaces of the same names; near is 10.78.0.2, far 10.78.0.1.
+func joinedNetworks(t *testing.T) (near, far *network) {
+	t.Helper()
+	near, far = newNetwork(t), newNetwork(t)
 	far.ip(t, "link add far type veth peer name near")
 	far.ip(t, fmt.Sprintf("link set near netns %d", near.thread))
 	far.ip(t, "address add 10.78.0.1/24 dev far")
 	far.ip(t, "link set far up")
 	near.ip(t, "address add 10.78.0.2/24 dev near")
 	near.ip(t, "link set near up")
-	far.do(func() {
-		server = run(t, kith, "node", "--json", "--no-mdns", "--listen", "/ip4/10.78.0.1/udp/0/quic-v1")
-	})
-	var listening struct{ Addrs []string }
-	server.event(t, "listening", &listening)
-
-	const count = 60
-	near.do(func() {
-		client = run(t, kith, "ping", listening.Addrs[0], "--no-mdns", "--json", "--count", fmt.Sprint(count), "--interval", "100ms")
-	})
-	client.event(t, "ping", new(struct{}))
-	near.ip(t, "address delete 10.78.0.2/24 dev near")
-	near.ip(t, "address add 10.78.0.3/24 dev near")
-	if out := near.ip(t, "-o address show dev near scope global"); !strings.Contains(out, "10.78.0.3") || strings.Contains(out, "10.78.0.2/") {
-		t.Fatalf("the address did not change:\n%s", out)
-	}
-	client.succeed(t)
-	if out := client.stdout.all(); strings.Count(out, `"event":"ping"`) != count {
-		t.Errorf("fewer than %d answers:\n%s", count, out)
-	}
-	server.terminate(t)
-	if out := server.stdout.all(); strings.Count(out, `"event":"connected"`) != 1 {
-		t.Errorf("not one connection:\n%s", out)
-	}
-}
-
-// event waits for an event of a program that has events of its own.
-func (p *process) event(t *testing.T, name string, into any) {
-	t.Helper()
-	p.awaitText(t, fmt.Sprintf(`"event":%q`, name))
-	for line := range strings.Lines(p.stdout.all()) {
-		if strings.Contains(line, fmt.Sprintf(`"event":%q`, name)) {
-			if err := json.Unmarshal([]byte(line), into); err != nil {
-				t.Fatal(err)
-			}
-			return
-		}
-	}
+	return near, far
 }
 
 // A network is a network namespace with a thread in it. It is gone with its last process.

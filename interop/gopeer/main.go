@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -53,6 +55,7 @@ func main() {
 
 type node struct {
 	host host.Host
+	gate *gate
 	seen event.Subscription // identify and its pushes; owned by watch
 	// identified is closed, per peer, when identify has answered.
 	identified chan peercmd.Identify
@@ -68,7 +71,9 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 	if err != nil {
 		return nil, err
 	}
+	gate := new(gate)
 	options := []libp2p.Option{
+		libp2p.ConnectionGater(gate),
 		libp2p.Identity(key),
 		libp2p.NoListenAddrs,
 		libp2p.NoTransports,
@@ -103,7 +108,7 @@ func start(_ context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peercmd
 	if err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
-	n := &node{host: h, seen: seen, identified: make(chan peercmd.Identify, 1)}
+	n := &node{host: h, gate: gate, seen: seen, identified: make(chan peercmd.Identify, 1)}
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			hooks.Connected(peercmd.Connected{
@@ -233,6 +238,52 @@ func (n *node) Connect(ctx context.Context, addr string) (peercmd.Session, peerc
 	}, nil
 }
 
+func (n *node) Connected(peerID string) bool {
+	id, err := peer.Decode(peerID)
+	return err == nil && len(n.host.Network().ConnsToPeer(id)) > 0
+}
+
+func (n *node) KnownAddrs(peerID string) (addrs []string) {
+	id, err := peer.Decode(peerID)
+	if err != nil {
+		return nil
+	}
+	for _, a := range n.host.Peerstore().Addrs(id) {
+		addrs = append(addrs, a.String())
+	}
+	return addrs
+}
+
+func (n *node) Disconnect(peerID string, code uint32) error {
+	id, err := peer.Decode(peerID)
+	if err != nil {
+		return err
+	}
+	for _, conn := range n.host.Network().ConnsToPeer(id) {
+		err = errors.Join(err, conn.CloseWithError(network.ConnErrorCode(code)))
+	}
+	return err
+}
+
+// Refuse is go-libp2p's: what stands stays.
+func (n *node) Refuse(peerID string) error {
+	id, err := peer.Decode(peerID)
+	if err != nil {
+		return err
+	}
+	n.gate.refused.Store(id, true)
+	return nil
+}
+
+func (n *node) Value(peerID string, value float64) error {
+	id, err := peer.Decode(peerID)
+	if err != nil {
+		return err
+	}
+	n.host.ConnManager().TagPeer(id, "order", int(value))
+	return nil
+}
+
 func (n *node) NewStream(ctx context.Context, peerID, protocolID string) (peercmd.Stream, error) {
 	id, err := peer.Decode(peerID)
 	if err != nil {
@@ -263,6 +314,24 @@ func (n *node) Discover(ctx context.Context, service string, found func(peercmd.
 }
 
 func (n *node) Close() error { return errors.Join(n.seen.Close(), n.host.Close()) }
+
+// A gate refuses peers once they have proved who they are.
+type gate struct{ refused sync.Map }
+
+func (g *gate) lets(p peer.ID) bool {
+	_, refused := g.refused.Load(p)
+	return !refused
+}
+
+func (g *gate) InterceptPeerDial(p peer.ID) bool                        { return g.lets(p) }
+func (g *gate) InterceptAddrDial(p peer.ID, _ multiaddr.Multiaddr) bool { return g.lets(p) }
+func (g *gate) InterceptAccept(network.ConnMultiaddrs) bool             { return true }
+func (g *gate) InterceptSecured(network.Direction, peer.ID, network.ConnMultiaddrs) bool {
+	return true
+}
+func (g *gate) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
+	return g.lets(c.RemotePeer()), 0
+}
 
 type session struct {
 	*node
@@ -324,6 +393,9 @@ func (s stream) Reset(code uint32) error {
 func coded(err error) error {
 	if reset, ok := errors.AsType[*network.StreamError](err); ok {
 		return &peercmd.ResetError{Code: uint32(reset.ErrorCode), Remote: reset.Remote, Err: err}
+	}
+	if closed, ok := errors.AsType[*network.ConnError](err); ok {
+		return &peercmd.ClosedError{Code: uint32(closed.ErrorCode), Remote: closed.Remote, Err: err}
 	}
 	if errors.Is(err, network.ErrReset) { // by a remote whose muxer sent no code; our own resets have one
 		return &peercmd.ResetError{Remote: true, Err: err}

@@ -162,6 +162,19 @@ const exchanges = {
     return await identified
   },
 
+  // Waits until the remote tells of another address than at first.
+  async moved ({ node, identified }) {
+    const before = (await identified).listen_addrs
+    return await new Promise(resolve => {
+      node.addEventListener('peer:identify', ({ detail }) => {
+        const now = describe(detail)
+        if (now.listen_addrs.some(addr => !before.includes(addr))) {
+          resolve(now)
+        }
+      })
+    })
+  },
+
   async ping ({ node, connection }) {
     return { rtt_ms: await node.services.ping.ping(connection.remotePeer) }
   },

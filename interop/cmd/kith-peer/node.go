@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kith-p2p/kith"
+	"github.com/kith-p2p/kith/acl"
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/interop/internal/peercmd"
 	"github.com/kith-p2p/kith/mdns"
@@ -52,6 +53,9 @@ func start(ctx context.Context, opt peercmd.Options, hooks peercmd.Hooks) (peerc
 		MDNS:      kith.MDNS{Off: true}, // the mode mdns has its own
 		ServePerf: true,
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	if opt.HighWater > 0 {
+		cfg.Limits.HighWater, cfg.Limits.LowWater, cfg.Limits.Grace = opt.HighWater, opt.HighWater, -1
 	}
 	switch opt.Security {
 	case "noise":
@@ -174,6 +178,50 @@ func (n node) NewStream(ctx context.Context, peerID, protocol string) (peercmd.S
 	return stream{s}, nil
 }
 
+func (n node) Connected(peerID string) bool {
+	id, err := peer.ParseID(peerID)
+	return err == nil && len(n.ConnsTo(id)) > 0
+}
+
+func (n node) KnownAddrs(peerID string) (addrs []string) {
+	id, err := peer.ParseID(peerID)
+	if err != nil {
+		return nil
+	}
+	for _, known := range n.Node.KnownAddrs(id) {
+		addrs = append(addrs, known.Addr.String())
+	}
+	return addrs
+}
+
+func (n node) Disconnect(peerID string, code uint32) error {
+	id, err := peer.ParseID(peerID)
+	if err != nil {
+		return err
+	}
+	for _, conn := range n.ConnsTo(id) {
+		err = errors.Join(err, conn.CloseWithCode(code))
+	}
+	return err
+}
+
+func (n node) Refuse(peerID string) error {
+	subject, err := acl.ParseSubject(peerID)
+	if err != nil {
+		return err
+	}
+	return n.ACL.Set(acl.Entry{Subject: subject, Verdict: acl.Block})
+}
+
+func (n node) Value(peerID string, value float64) error {
+	id, err := peer.ParseID(peerID)
+	if err != nil {
+		return err
+	}
+	n.Node.Value(id, "order", value, 0)
+	return nil
+}
+
 func (n node) Discover(ctx context.Context, service string, found func(peercmd.Discovered)) error {
 	s, err := mdns.Listen(mdns.Config{
 		ID:      n.ID(),
@@ -241,6 +289,14 @@ func (s stream) Write(b []byte) (int, error) {
 func coded(err error) error {
 	if reset, ok := errors.AsType[*host.StreamError](err); ok {
 		return &peercmd.ResetError{Code: reset.Code, Remote: reset.Remote, Err: err}
+	}
+	var closed interface { // what muxers' errors have
+		error
+		ErrorCode() uint32
+		IsRemote() bool
+	}
+	if errors.As(err, &closed) {
+		return &peercmd.ClosedError{Code: closed.ErrorCode(), Remote: closed.IsRemote(), Err: err}
 	}
 	return err
 }

@@ -131,6 +131,25 @@ type Aborted struct {
 	Code     *uint32 `json:"code,omitempty"`
 }
 
+// Did answers an order; Error is empty when it was carried out.
+type Did struct {
+	Order string `json:"order"`
+	Error string `json:"error,omitempty"`
+}
+
+// Released tells how a held stream ended. Code is the connection's, absent when the connection was not closed, or the
+// implementation does not tell.
+type Released struct {
+	Code   *uint32 `json:"code,omitempty"`
+	Remote bool    `json:"remote"`
+	Error  string  `json:"error"`
+}
+
+// Moved is jspeer's: the remote has told of another address.
+type Moved struct {
+	ListenAddrs []string `json:"listen_addrs"`
+}
+
 // Discovered is printed once per peer.
 type Discovered struct {
 	Peer  string   `json:"peer"`
@@ -156,4 +175,7 @@ func (Abort) EventName() string        { return "abort" }
 func (Push) EventName() string         { return "push" }
 func (Aborted) EventName() string      { return "aborted" }
 func (Discovered) EventName() string   { return "discovered" }
+func (Did) EventName() string          { return "did" }
+func (Released) EventName() string     { return "released" }
+func (Moved) EventName() string        { return "moved" }
 func (Done) EventName() string         { return "done" }

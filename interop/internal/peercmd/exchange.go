@@ -55,6 +55,27 @@ type ResetError struct {
 func (e *ResetError) Error() string { return e.Err.Error() }
 func (e *ResetError) Unwrap() error { return e.Err }
 
+// A ClosedError tells that the remote, or this side, closed the connection, and why.
+type ClosedError struct {
+	Code   uint32
+	Remote bool
+	Err    error
+}
+
+func (e *ClosedError) Error() string { return e.Err.Error() }
+func (e *ClosedError) Unwrap() error { return e.Err }
+
+// released tells how a stream ended that was held.
+func released(err error) Released {
+	if err == nil {
+		return Released{Error: "more bytes than were sent"}
+	}
+	if closed, ok := errors.AsType[*ClosedError](err); ok {
+		return Released{Code: &closed.Code, Remote: closed.Remote, Error: err.Error()}
+	}
+	return Released{Error: err.Error()}
+}
+
 // bound bounds one exchange: when ctx ends before stop is called, the stream is reset, which ends every Read and Write on it.
 func bound(ctx context.Context, s Stream) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { s.Reset(0) })
@@ -141,7 +162,7 @@ func echo(s Stream, n int64) error {
 	return nil
 }
 
-func echoMany(ctx context.Context, session Session, streams int, n int64) error {
+func echoMany(ctx context.Context, session opener, streams int, n int64) error {
 	errs := make([]error, streams)
 	var all sync.WaitGroup
 	for i := range streams {

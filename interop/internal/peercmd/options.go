@@ -18,6 +18,8 @@ type Options struct {
 	Peers    []string // addresses with /p2p
 	PSK      string   // file with the key of a private network, or empty
 
+	HighWater int // connections above which the least useful are closed at once; 0: the default. kith-peer alone
+
 	// dial
 	Do       []string // of Exchanges, in order
 	Bytes    int64    // echo, halfclose, streams (of each), and what perf uploads
@@ -51,6 +53,7 @@ func parseOptions(mode string, args []string, extra func(*flag.FlagSet)) (Option
 	flags.StringVar(&o.Security, "security", "", "offer only noise or only tls")
 	flags.StringVar(&o.KeyType, "key-type", "ed25519", strings.Join(KeyTypes, ", "))
 	flags.StringVar(&o.PSK, "psk", "", "file with the key of a private network")
+	flags.IntVar(&o.HighWater, "high-water", 0, "how many connections to keep (kith-peer alone)")
 	flags.StringVar(&peers, "peer", "", "comma-separated addresses with /p2p")
 	flags.StringVar(&do, "do", "identify,ping", "what to do once connected, in order: "+strings.Join(Exchanges, ", "))
 	flags.Int64Var(&o.Bytes, "bytes", 1<<20, "how much echo, halfclose, perf (up) and each of streams send")
@@ -75,6 +78,8 @@ func parseOptions(mode string, args []string, extra func(*flag.FlagSet)) (Option
 	switch {
 	case flags.NArg() > 0:
 		return Options{}, fmt.Errorf("%s: unexpected argument %q: flags are --name=value", mode, flags.Arg(0))
+	case o.HighWater < 0:
+		return Options{}, fmt.Errorf("%s: --high-water=%d: want 0 or more", mode, o.HighWater)
 	case timeout <= 0 || linger < 0:
 		return Options{}, fmt.Errorf("%s: --timeout=%d --linger=%d: want seconds, a positive timeout", mode, timeout, linger)
 	case o.Security != "" && o.Security != "noise" && o.Security != "tls":

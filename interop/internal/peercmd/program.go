@@ -39,6 +39,16 @@ type Node interface {
 	NewStream(ctx context.Context, peer, protocol string) (Stream, error)
 	// Discover announces the node by mDNS and calls found for every peer it hears of, until ctx ends.
 	Discover(ctx context.Context, service string, found func(Discovered)) error
+
+	Connected(peer string) bool
+	KnownAddrs(peer string) []string // without /p2p
+	// Disconnect closes all connections with a peer and gives the code as the reason, 0 for none.
+	Disconnect(peer string, code uint32) error
+	// Refuse lets no connection with a peer stand from now on.
+	Refuse(peer string) error
+	// Value tells the node how useful a peer is, which decides whom it keeps.
+	Value(peer string, value float64) error
+
 	Close() error
 }
 
@@ -176,7 +186,8 @@ func (r *Run) greet(ctx context.Context, peer string) {
 	io.Copy(io.Discard, s) // the remote ends the stream
 }
 
-func listen(ctx context.Context, _ *Run) error {
+func listen(ctx context.Context, run *Run) error {
+	go run.obey(ctx, os.Stdin)
 	<-ctx.Done()
 	return nil
 }
@@ -298,8 +309,12 @@ func discover(ctx context.Context, run *Run) error {
 	return <-ended
 }
 
+type opener interface {
+	NewStream(ctx context.Context, protocol string) (Stream, error)
+}
+
 // withStream opens a stream for one exchange and closes it, or resets it after an error.
-func withStream(ctx context.Context, session Session, protocol string, exchange func(Stream) error) error {
+func withStream(ctx context.Context, session opener, protocol string, exchange func(Stream) error) error {
 	s, err := session.NewStream(ctx, protocol)
 	if err != nil {
 		return err
