@@ -268,7 +268,7 @@ func (n *Node) keepConnected(p peer.AddrInfo) {
 		wait := redialMin
 		for {
 			attempt, cancel := context.WithTimeout(ctx, neighbourTimeout)
-			conn, err := n.ConnectBackground(attempt, p)
+			conn, err := n.Connect(attempt, p)
 			cancel()
 			if err == nil {
 				wait = redialMin

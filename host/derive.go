@@ -24,8 +24,9 @@ type Limits struct {
 	// HighWater and LowWater are the connection manager's watermarks: when more than
 	// HighWater connections are older than Grace, the least useful of them are closed
 	// until LowWater are left. Conns must be at least 1.2 × HighWater. Defaults: four
-	// fifths of Conns, and five sixths of HighWater. With a negative HighWater none
-	// are closed before Conns is reached.
+	// fifths of Conns, and five sixths of HighWater. ConnMemory has marks, too: five
+	// sixths of it, and five sixths of those. With a negative HighWater none are closed
+	// before Conns is reached.
 	HighWater, LowWater int
 	// Grace is how long a connection has to show that it is useful. Default 20 s;
 	// negative: no time at all.

@@ -165,7 +165,7 @@ func New(cfg Config) (*Host, error) {
 	if err := h.limits.checkMarks(); err != nil {
 		return nil, err
 	}
-	h.trimmer = trimmer{high: h.limits.HighWater, low: h.limits.LowWater, hard: h.limits.Conns, grace: h.limits.Grace}
+	h.trimmer = trimmer{hard: h.limits.Conns, grace: h.limits.Grace}
 	if h.resolver == nil {
 		h.resolver = net.DefaultResolver
 	}

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"math"
 	"net/netip"
 	"time"
 
@@ -175,7 +176,7 @@ func (h *Host) tendLoop(ctx context.Context) {
 func (h *Host) tendNow(now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.numConns-h.leaving > h.limits.HighWater {
+	if h.trimmer.high, h.trimmer.low = h.marks(); h.numConns-h.leaving > h.trimmer.high {
 		h.giveUp(h.trimmer.trim(now, h.allLinks()))
 	}
 	h.tendSpares(now)
@@ -194,7 +195,24 @@ func (h *Host) tendNow(now time.Time) time.Duration {
 }
 
 // untidy tells whether there is something to look after all the time. h.mu is held.
-func (h *Host) untidy() bool { return h.numConns-h.leaving > h.limits.HighWater || len(h.spares) > 0 }
+func (h *Host) untidy() bool {
+	high, _ := h.marks()
+	return h.numConns-h.leaving > high || len(h.spares) > 0
+}
+
+// marks gives the watermarks for connections such as there are: ConnMemory bounds
+// them as Conns does, and has to leave as much room. h.mu is held.
+func (h *Host) marks() (high, low int) {
+	high, low = h.limits.HighWater, h.limits.LowWater
+	n, used := h.numConns-h.leaving, h.connMemory-h.leavingMemory
+	if n == 0 || used == 0 || high == math.MaxInt {
+		return high, low
+	}
+	if most := (h.limits.ConnMemory - h.limits.ConnMemory/6) / (used/n + 1); most < high {
+		high, low = most, min(low, most-most/6)
+	}
+	return high, low
+}
 
 // group is the address group from which a connection came; that of our own dials is none.
 func (c *Conn) group() netip.Prefix {
