@@ -72,7 +72,7 @@ type settings struct {
 var (
 	full = settings{
 		Pairs: 5, Window: 3 * time.Second, Settle: 10 * time.Second, Retries: 2,
-		Conns: 2000, Streams: 10_000, ScaleConns: 10_000, ScaleStreams: 100_000, Idle: time.Minute,
+		Conns: 2000, Streams: 10_000, ScaleConns: 10_000, ScaleStreams: 100_000, Idle: 130 * time.Second, // longer than the longest silence between keepalives
 	}
 	quick = settings{
 		Pairs: 1, Window: 500 * time.Millisecond, Settle: time.Second,
