@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,10 +170,10 @@ func TestStoreFails(t *testing.T) {
 		store := new(mapStore)
 		b := keptBook(t, 1<<20, store)
 		done := make(chan struct{})
-		failures := 0
+		var failures atomic.Int32
 		ctx, stop := context.WithCancel(t.Context())
 		go func() {
-			b.keep(ctx, func(error) { failures++ })
+			b.keep(ctx, func(error) { failures.Add(1) })
 			close(done)
 		}()
 		store.mu.Lock()
@@ -181,16 +182,16 @@ func TestStoreFails(t *testing.T) {
 		p := testID(t)
 		b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, SourceUser, TTLTold)
 		time.Sleep(3*saveAfter + time.Second)
-		if failures != 3 || len(b.known(p, 0)) != 1 {
-			t.Errorf("%d failures; %v is known", failures, b.known(p, 0))
+		if failures.Load() != 3 || len(b.known(p, 0)) != 1 {
+			t.Errorf("%d failures; %v is known", failures.Load(), b.known(p, 0))
 		}
 		store.mu.Lock()
 		store.err = nil
 		store.mu.Unlock()
 		time.Sleep(saveAfter)
 		synctest.Wait()
-		if store.peers() != 1 || failures != 3 {
-			t.Errorf("%d peers stored; %d failures", store.peers(), failures)
+		if store.peers() != 1 || failures.Load() != 3 {
+			t.Errorf("%d peers stored; %d failures", store.peers(), failures.Load())
 		}
 		writes := store.writes
 		time.Sleep(time.Hour)

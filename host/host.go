@@ -603,6 +603,7 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 		c.endsEarly.Store(endsEarly(info.AgentVersion))
 	}
 	h.book.identified(info, c.addr)
+	h.observed(c, info.ObservedAddr)
 	h.identifiedNow(c)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
 }

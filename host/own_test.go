@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kith-p2p/kith/multiaddr"
@@ -28,6 +29,42 @@ func saw(at, observer string, dialed bool) observation {
 		observer: multiaddr.MustParse("/ip4/" + observer + "/udp/9/quic-v1"), dialed: dialed,
 	}
 }
+
+// What peers say by identify becomes an address of the host, once enough of them have said it.
+func TestObservedByIdentify(t *testing.T) {
+	dialing(t, Config{}, func(t *testing.T, h *Host, s *scriptedTransport) {
+		h.mu.Lock()
+		h.listeners = append(h.listeners, silentListener{})
+		h.mu.Unlock()
+		outside := multiaddr.MustParse("/ip4/54.1.2.3/udp/4001/quic-v1")
+		for i := range minObservers {
+			if slices.Contains(h.Addrs(), outside) {
+				t.Fatalf("announced on the word of %d", i)
+			}
+			c, err := h.addConn(TransportConn{
+				Mux: &idleMux{ended: make(chan struct{})}, RemoteKey: testKey(t).Public(),
+				LocalAddr: silentListener{}.Addr(), RemoteAddr: multiaddr.MustParse(fmt.Sprintf("/ip4/44.%d.0.1/udp/9/quic-v1", i)),
+			}, DirOutbound)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Identified(c, PeerInfo{ObservedAddr: outside}, false)
+			time.Sleep(2 * judgeDelay)
+			synctest.Wait()
+		}
+		if !slices.Contains(h.Addrs(), outside) {
+			t.Errorf("announced: %v, not what %d peers have seen", h.Addrs(), minObservers)
+		}
+	})
+}
+
+// silentListener is one to which nobody comes.
+type silentListener struct{ TransportListener }
+
+func (silentListener) Addr() multiaddr.Addr {
+	return multiaddr.MustParse("/ip4/192.168.1.5/udp/4001/quic-v1")
+}
+func (silentListener) Close() error { return nil }
 
 func TestObserved(t *testing.T) {
 	start := time.Now()

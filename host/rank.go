@@ -87,8 +87,6 @@ type kind struct {
 	how     uint8 // the transport, by what a connection costs: QUIC takes one round trip, TCP three or so, and what was made for browsers more and is slower afterwards
 }
 
-const numHow = 5
-
 // slow tells of transports that are there for who cannot use a better one.
 func (k kind) slow() bool { return k.how >= 2 }
 

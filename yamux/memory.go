@@ -51,13 +51,15 @@ type reserve struct {
 // Charge makes the session take from m what it holds. It is to be called before
 // Serve, at most once.
 func (s *Session) Charge(m Memory) {
+	s.reserve.mu.Lock() // somebody may be closing the session
+	defer s.reserve.mu.Unlock()
 	s.reserve.memory = m
 	s.reserve.taken.Store(freeBytes)
 }
 
 // add notes that n bytes more are to be held, or tells that there is no memory.
 func (r *reserve) add(n int) bool {
-	if r.memory == nil || n == 0 {
+	if n == 0 || r.memory == nil {
 		return true
 	}
 	owed := r.owed.Add(int64(n))
@@ -88,7 +90,7 @@ func (r *reserve) take(n int) bool {
 
 // sub notes that n bytes less are held.
 func (r *reserve) sub(n int) {
-	if r.memory == nil || n == 0 {
+	if n == 0 || r.memory == nil {
 		return
 	}
 	owed := r.owed.Add(int64(-n))
@@ -110,12 +112,9 @@ func (r *reserve) give() {
 
 // end gives everything back; what is still unread belongs to its readers.
 func (r *reserve) end(grown int) {
-	if r.memory == nil {
-		return
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended {
+	if r.memory == nil || r.ended {
 		return
 	}
 	r.ended = true
