@@ -185,7 +185,7 @@ func (t *trimmer) standing(p peer.ID) *standing {
 // forget keeps the values of peers without a connection from becoming too many:
 // half of them go, the least first.
 func (t *trimmer) forget(now time.Time, connected func(peer.ID) bool) {
-	if len(t.peers) <= t.hard+maxStandings {
+	if len(t.peers)-maxStandings <= t.hard { // not the sum: hard can be the largest int
 		return
 	}
 	type idle struct {

@@ -428,3 +428,18 @@ func BenchmarkDisplace(b *testing.B) {
 		}
 	}
 }
+
+// With no limit on connections the bound on standings does not overflow.
+func TestValuesWithoutLimit(t *testing.T) {
+	l := Limits{Conns: -1}.Resolve(0)
+	tr := trimmer{hard: l.Conns}
+	now := time.Now()
+	for n := range 10 {
+		tr.setValue(now, someone(n), "a", 5, 0, func(peer.ID) bool { return false })
+	}
+	for n := range 10 {
+		if w := tr.worth(now, someone(n)); w != 5 {
+			t.Errorf("the value of peer %d is %d", n, w)
+		}
+	}
+}
