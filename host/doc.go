@@ -10,10 +10,12 @@
 //
 // Read in this order: host.go (the host and its inbound connections), dial.go
 // with its pure parts rank.go, race.go and dialcore.go, and resolve.go (outbound
-// ones), conn.go and stream.go (what they
-// carry), pairs.go and migrate.go (which of several connections with a peer is used),
-// transport.go (what transports provide), events.go, derive.go (all limits), budget.go
-// (the memory for streams), limits.go, book.go.
+// ones), safe.go and gate.go (who may be dialed and connect), conn.go and stream.go
+// (what connections carry), pairs.go with spare.go and migrate.go (which of several
+// connections with a peer is used), tend.go with trim.go (which end when there are too
+// many), own.go with addrs.go (our addresses), network.go and roam.go (from one network
+// to another), transport.go (what transports provide), events.go and hub.go, derive.go
+// (all limits), budget.go (the memory for streams), limits.go, book.go with bookstore.go.
 //
 // # The life of a connection
 //
@@ -38,7 +40,8 @@
 //
 // # Not implemented
 //
-// Confirmed public addresses.
+// To have addresses confirmed from outside (AutoNAT), mapped by routers and served by
+// relays: SetMapped and SetRelayed take what others find out.
 //
 // Specifications: https://github.com/libp2p/specs/blob/master/connections/README.md,
 // https://github.com/libp2p/specs/blob/master/error-codes/README.md.
