@@ -104,7 +104,8 @@ type Host struct {
 	dialer          *dialer
 	backgroundDials chan struct{} // as many as run
 
-	order sync.Mutex // keeps the events of connections in order; taken before mu
+	noting sync.Mutex // held by noteAddrs
+	order  sync.Mutex // keeps the events of connections in order; taken before mu
 
 	mu         sync.RWMutex
 	handlers   map[ProtocolID]service
@@ -122,8 +123,6 @@ type Host struct {
 	dials      map[peer.ID]*dial
 	lastID     uint64
 	lastDial   uint64
-	local      []netip.Addr // this machine's addresses
-	localAt    time.Time
 	lastAddrs  []multiaddr.Addr
 	own        ownAddrs
 	mapped     []Mapping
@@ -404,7 +403,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	}
 	h.order.Lock()
 	defer h.order.Unlock()
-	first, err := h.register(c)
+	first, err := h.register(c, tc.Charge)
 	if err != nil {
 		code := ConnCodeResourceLimit
 		if errors.Is(err, ErrClosed) {
@@ -413,9 +412,6 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 		// Not under the lock: it can take as long as the remote likes, up to a second.
 		h.start(func(context.Context) { tc.Mux.CloseWithCode(code) })
 		return nil, err
-	}
-	if tc.Charge != nil {
-		tc.Charge(&c.account)
 	}
 	h.book.connect(c.remote, true)
 	if first {
@@ -434,7 +430,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	return c, nil
 }
 
-func (h *Host) register(c *Conn) (first bool, err error) {
+func (h *Host) register(c *Conn, charge func(*Account)) (first bool, err error) {
 	if c.remote == h.id {
 		return false, ErrDialSelf
 	}
@@ -466,6 +462,9 @@ func (h *Host) register(c *Conn) (first bool, err error) {
 		held = with[0].account.peer
 	}
 	c.account.open(h.budget, held, c.dir, c.addr)
+	if charge != nil {
+		charge(&c.account) // before anybody can find the connection and open streams
+	}
 	h.conns[c.remote] = append(with, c)
 	h.notePair(c.remote)
 	h.noteMigration(c, c.opened)
@@ -605,6 +604,7 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 	h.book.identified(info, c.addr)
 	h.observed(c, info.ObservedAddr)
 	h.identifiedNow(c)
+	h.observed(c, info.ObservedAddr)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
 }
 

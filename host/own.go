@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -114,6 +113,8 @@ func (h *Host) P2PAddrs() []multiaddr.Addr {
 
 // noteAddrs tells subscribers if the host's addresses have changed.
 func (h *Host) noteAddrs() {
+	h.noting.Lock() // so that what was found last is told last
+	defer h.noting.Unlock()
 	h.judge()
 	addrs := h.Addrs()
 	h.mu.Lock()
@@ -138,26 +139,12 @@ func (h *Host) watchAddrs(ctx context.Context) {
 	}
 }
 
-// localIPs lists the addresses of this machine's interfaces.
-func (h *Host) localIPs() []netip.Addr {
-	h.mu.RLock()
-	ips, at := h.local, h.localAt
-	h.mu.RUnlock()
-	if !at.IsZero() && time.Since(at) < interfacesAge {
-		return ips
-	}
-	found, err := net.InterfaceAddrs()
-	if err != nil {
-		return ips
-	}
-	ips = nil
-	for _, a := range found {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLinkLocalUnicast() {
-			ips = append(ips, p.Addr())
+// localIPs lists the addresses of this machine's interfaces, but not those of one link.
+func (h *Host) localIPs() (ips []netip.Addr) {
+	for _, p := range h.links.get(time.Now()) {
+		if ip := p.Addr(); !ip.IsLinkLocalUnicast() {
+			ips = append(ips, ip)
 		}
 	}
-	h.mu.Lock()
-	h.local, h.localAt = ips, time.Now()
-	h.mu.Unlock()
 	return ips
 }

@@ -99,14 +99,22 @@ func (h *Host) notePair(p peer.ID) {
 	}
 	best := h.bestOf(p, nil)
 	for _, c := range with {
-		if c == best || !c.usable() || h.spares[c] != nil {
+		if c == best || !c.usable() {
 			continue
 		}
-		if h.spares == nil {
-			h.spares = make(map[*Conn]*spare)
-		}
-		h.spares[c] = &spare{dialed: c.dir == DirOutbound}
+		h.noteSpare(c)
 	}
+}
+
+// noteSpare has c looked after as a spare connection. h.mu is held.
+func (h *Host) noteSpare(c *Conn) {
+	if h.spares[c] != nil {
+		return
+	}
+	if h.spares == nil {
+		h.spares = make(map[*Conn]*spare)
+	}
+	h.spares[c] = &spare{dialed: c.dir == DirOutbound}
 }
 
 // replace makes c spare, because another connection with the same peer is better
@@ -226,11 +234,12 @@ func (h *Host) yield(c *Conn) bool {
 	}
 	c.replaced = true
 	h.notePair(c.remote)
-	h.tend()
+	defer h.tend()
 	if c.asking || !c.retire(1) {
 		return false
 	}
 	c.yielded = time.Now()
+	h.noteSpare(c) // also when it is the best we have: the remote may change its mind
 	return true
 }
 

@@ -61,9 +61,6 @@ func (h *Host) follow(ctx context.Context) {
 	h.stopMoving = cancel
 	h.moving.Unlock()
 
-	h.mu.Lock()
-	h.localAt = time.Time{}
-	h.mu.Unlock()
 	h.links.forget()
 	h.lookAround()
 	h.forgetSetbacks()

@@ -97,8 +97,9 @@ type TransportConn struct {
 	// What the connection takes while it is idle, and a stream that the remote has opened,
 	// in bytes. 0: what they do over tcp with Noise.
 	Cost, StreamCost int
-	// Charge, when set, is called once and before Mux.Serve with the account from which
-	// all is to be taken that the connection holds for its readers.
+	// Charge, when set, is called once, before any method of Mux but those that tell of
+	// it, with the account from which all is to be taken that the connection holds for
+	// its readers. It must not block, and not use the host.
 	Charge func(*Account)
 	// Shed, when set, gives back to the account at least n bytes, if it has so many, by
 	// resetting streams with CodeResourceLimit: those first that hold the most. Nil: the

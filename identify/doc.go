@@ -40,8 +40,9 @@
 // on, it is what others could dial too, if the translator maps all connections from one
 // port alike; several peers in different networks who see the same address make that
 // likely. It is no proof: a peer can say what it likes, and even a true address can
-// be closed to others. So it is a candidate, for autonat to confirm, and never
-// announced because it was observed.
+// be closed to others. So what one peer says is never announced: the host announces
+// an address that enough peers who have nothing to do with each other see; see
+// host/addrs.go.
 //
 // # Limits
 //
