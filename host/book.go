@@ -341,8 +341,8 @@ func (e *bookEntry) expire(now time.Time) {
 
 // identified notes what a peer said of itself on a connection with remote. Its
 // addresses replace those that it gave before and what strangers told; what the user
-// or the local network told, and what has worked, stays.
-func (b *book) identified(info PeerInfo, remote multiaddr.Addr) {
+// or the local network told, and what has worked, stays. It returns what is kept of info.
+func (b *book) identified(info PeerInfo, remote multiaddr.Addr) (kept PeerInfo) {
 	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -356,6 +356,9 @@ func (b *book) identified(info PeerInfo, remote multiaddr.Addr) {
 	}
 	addrs := info.Addrs
 	info.Addrs = nil
+	if b.connected > b.max {
+		info = *info.shrunk() // peers with a connection may say a lot, but not all of them
+	}
 	e.about = &info
 	e.addrs = slices.DeleteFunc(e.addrs, func(k bookAddr) bool {
 		return k.source < SourceLocal && !k.worked() && !slices.Contains(addrs, k.addr)
@@ -370,6 +373,7 @@ func (b *book) identified(info PeerInfo, remote multiaddr.Addr) {
 		b.changed(e)
 	}
 	b.place(e)
+	return info
 }
 
 // dialed notes what came of dialing an address of p in a network; took is how long a

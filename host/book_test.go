@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,5 +88,28 @@ func TestIdentifyReplacesAddrs(t *testing.T) {
 	info := b.info(p)
 	if len(info.Addrs) != 2 || info.Addrs[0] != memoryAddr(1) || info.Addrs[1] != memoryAddr(3) || info.AgentVersion != "x" {
 		t.Errorf("after identify: %+v", info)
+	}
+}
+
+// Peers with a connection may say a lot of themselves, but all together not without end.
+func TestIdentifyIsBounded(t *testing.T) {
+	const room = 1 << 20
+	b := newBook(room)
+	long := make([]ProtocolID, 1024)
+	for i := range long {
+		long[i] = ProtocolID(fmt.Sprintf("/%050d", i))
+	}
+	for range 200 {
+		p := testID(t)
+		b.connect(p, true)
+		b.identified(PeerInfo{ID: p, Protocols: slices.Clone(long), AgentVersion: "x"}, memoryAddr(1))
+	}
+	if _, bytes := b.usage(); bytes > 2*room {
+		t.Errorf("200 peers that say 50 KiB each hold %d bytes, want at most %d", bytes, 2*room)
+	}
+	p := testID(t)
+	b.connect(p, true)
+	if kept := b.identified(PeerInfo{ID: p, Protocols: []ProtocolID{"/echo/1"}}, memoryAddr(1)); len(kept.Protocols) != 1 {
+		t.Error("a peer that says little is not heard any more")
 	}
 }

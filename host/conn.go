@@ -334,14 +334,6 @@ func (s *Stream) run(ctx context.Context, handle Handler) (err error) {
 	return handle(ctx, s)
 }
 
-// setProtocols notes what the remote speaks.
-func (c *Conn) setProtocols(protos []ProtocolID) {
-	sorted := slices.Clone(protos)
-	slices.Sort(sorted)
-	sorted = slices.Compact(sorted)
-	c.protocols.Store(&sorted)
-}
-
 // earlyEnders are implementations, by what they call themselves, that are known to
 // take the end of a stream together with the proposal of its protocol. js-libp2p
 // resets such streams, and programs choose their own names: so who is not known waits.

@@ -112,8 +112,14 @@ func (l Limits) Resolve(machine int) Limits {
 	}
 	small := min(m, minMemory)
 	set(&l.Conns, m/connSlot)
-	set(&l.HighWater, l.Conns-l.Conns/5)
-	set(&l.LowWater, l.HighWater-l.HighWater/6)
+	less := func(v, part int) int { // of no limit it is none
+		if v == math.MaxInt {
+			return v
+		}
+		return v - v/part
+	}
+	set(&l.HighWater, less(l.Conns, 5))
+	set(&l.LowWater, less(l.HighWater, 6))
 	if l.Grace == 0 {
 		l.Grace = 20 * time.Second
 	}
@@ -121,7 +127,7 @@ func (l Limits) Resolve(machine int) Limits {
 	set(&l.ConnsPerPeer, 8)
 	set(&l.ConnsPerIP, 64)
 	set(&l.HalfOpen, max(small/(256<<10), 8))
-	set(&l.HalfOpenPerGroup, max(l.HalfOpen/2, 1))
+	set(&l.HalfOpenPerGroup, max(less(l.HalfOpen, 2), 1))
 	part(&l.StreamMemory, m/4)
 	part(&l.BookMemory, m/16)
 	set(&l.InboundStreamsPerPeer, max(min(l.StreamMemory, m)/2/(8<<10), 16))
@@ -149,7 +155,12 @@ func (l Limits) checkMarks() error {
 func (l Limits) HalfOpening() int { return max(min(l.Memory/(512<<10), 1024), 16) }
 
 // PeerStreamMemory is how much of StreamMemory one peer can get, in bytes.
-func (l Limits) PeerStreamMemory() int { return l.StreamMemory / 2 }
+func (l Limits) PeerStreamMemory() int {
+	if l.StreamMemory == math.MaxInt {
+		return l.StreamMemory
+	}
+	return l.StreamMemory / 2
+}
 
 // A LimitRow is one limit as `kith node --limits` prints it.
 type LimitRow struct {

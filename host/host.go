@@ -597,12 +597,16 @@ func (h *Host) Identified(c *Conn, info PeerInfo, push bool) {
 	info.ID = c.remote
 	info.Protocols = info.Protocols[:min(len(info.Protocols), maxProtocolsPerPeer)]
 	info.Addrs = dialable(peer.AddrInfo{ID: c.remote, Addrs: info.Addrs})
+	kept := h.book.identified(info, c.addr)
+	protos := slices.Clone(kept.Protocols)
+	slices.Sort(protos)
+	protos = slices.Compact(protos)
 	for _, c := range h.ConnsTo(c.remote) { // they are the peer's, not the connection's
-		c.setProtocols(info.Protocols)
+		if len(kept.Protocols) == len(info.Protocols) {
+			c.protocols.Store(&protos)
+		}
 		c.endsEarly.Store(endsEarly(info.AgentVersion))
 	}
-	h.book.identified(info, c.addr)
-	h.observed(c, info.ObservedAddr)
 	h.identifiedNow(c)
 	h.observed(c, info.ObservedAddr)
 	h.hub.emit(PeerIdentified{Conn: c, Info: info, Push: push})
