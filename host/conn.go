@@ -40,10 +40,8 @@ type Conn struct {
 	key      peer.PublicKey
 	local    multiaddr.Addr
 	addr     multiaddr.Addr
-	dir      Direction
 	security ProtocolID
 	muxer    ProtocolID
-	limited  bool
 	opened   time.Time
 
 	datagrams Datagrams // nil: none
@@ -52,25 +50,28 @@ type Conn struct {
 	account          Account
 
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
-	endsEarly atomic.Bool                  // the remote takes the end of a stream that comes with the proposal
 	refusals  refusals
 	accepted  atomic.Pointer[Stream] // those that wait for their goroutine to begin
 	done      chan struct{}
+	flow      atomic.Int64                   // streams that there were, and that are being opened
+	observed  atomic.Pointer[multiaddr.Addr] // where the remote sees us, if that is public
+
+	// What is small stands together, which makes a connection 64 bytes smaller.
+	dir     Direction
+	limited bool
 
 	// guarded by Host.mu; see pairs.go
-	leaving  bool      // it was given up for lack of room
-	replaced bool      // another has taken its place, though it would not by the rule
-	asking   bool      // the remote is being asked whether it may end
-	yielded  time.Time // when we agreed that it may
+	leaving  bool          // it was given up for lack of room
+	replaced bool          // another has taken its place, though it would not by the rule
+	asking   bool          // the remote is being asked whether it may end
+	yielded  time.Duration // from opened until we agreed that it may; 0: we have not
 
-	closing sync.Once
-	ended   atomic.Bool  // no use to open streams
-	retired atomic.Bool  // we open no streams
-	flow    atomic.Int64 // streams that there were, and that are being opened
-	stale   atomic.Bool  // it has not answered since a change of network; see roam.go
-	checked atomic.Bool  // it is being asked whether it goes on
-
-	observed atomic.Pointer[multiaddr.Addr] // where the remote sees us, if that is public
+	closing   sync.Once
+	ended     atomic.Bool // no use to open streams
+	retired   atomic.Bool // we open no streams
+	stale     atomic.Bool // it has not answered since a change of network; see roam.go
+	checked   atomic.Bool // it is being asked whether it goes on
+	endsEarly atomic.Bool // the remote takes the end of a stream that comes with the proposal
 }
 
 // ID is a number that no other connection of this host has had.

@@ -139,11 +139,11 @@ func (h *Host) tendSpares(now time.Time) {
 		if c.asking {
 			continue
 		}
-		if !c.yielded.IsZero() {
-			if now.Sub(c.yielded) < yieldFor {
+		if c.yielded != 0 {
+			if now.Sub(c.opened)-c.yielded < yieldFor {
 				continue
 			}
-			c.yielded = time.Time{}
+			c.yielded = 0
 			c.retired.Store(false) // the remote has changed its mind
 		}
 		other := h.bestOf(c.remote, c)
@@ -238,7 +238,7 @@ func (h *Host) yield(c *Conn) bool {
 	if c.asking || !c.retire(1) {
 		return false
 	}
-	c.yielded = time.Now()
+	c.yielded = max(time.Since(c.opened), 1)
 	h.noteSpare(c) // also when it is the best we have: the remote may change its mind
 	return true
 }
