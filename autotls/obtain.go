@@ -187,7 +187,9 @@ func (m *Manager) register(ctx context.Context, web *http.Client, value string, 
 	}
 	m.auth.http = web
 	a, err := m.auth.post(ctx, m.registration.JoinPath(challengePath), body)
-	if err != nil {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("autotls: register the challenge at %s: it takes too long: if that stays, check Config.Registration: %w", m.registration.Host, foreign(err))
+	} else if err != nil {
 		return fmt.Errorf("autotls: register the challenge at %s: %w%s", m.registration.Host, foreign(err), hint(err))
 	}
 	switch {
