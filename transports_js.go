@@ -23,8 +23,6 @@ type transports struct {
 	close    func() error
 }
 
-func (n *Node) follow(context.Context) {}
-
 func newTransports(_ peer.PrivateKey, _ Config, upgrading upgrade.Config, _ func() []multiaddr.Addr) (t transports, err error) {
 	upgrader, err := upgrade.New(upgrading)
 	if err != nil {
