@@ -17,7 +17,8 @@
 //
 // Listen makes the file and Close removes it, unless another has taken its place. A
 // process that was killed leaves its file behind, to which nobody listens any more:
-// Listen removes such a file, but none that is not a socket, or that answers.
+// Listen removes such a file, but none that is not a socket, or that answers. While it
+// does, it holds a lock of the directory, so that of several one wins.
 //
 // # Limits
 //
@@ -27,7 +28,7 @@
 // The dialing end of a connection has no address: both sides know it by that of the
 // listener.
 //
-// Read in this order: unix.go, file.go.
+// Read in this order: unix.go, file.go, lock_*.go.
 //
 // Specification: https://github.com/multiformats/multiaddr/blob/master/protocols/unix.md
 // names the address; libp2p has no more about it.

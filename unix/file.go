@@ -18,6 +18,13 @@ import (
 // the machine, and waits only where a queue is full, which is an answer too.
 const probeTimeout = time.Second
 
+// lockTimeout bounds how long others may be about to listen in the same directory:
+// for each it takes a probe at most.
+const lockTimeout = 5 * time.Second
+
+// lockRetry is how often one who waits for the lock looks again.
+const lockRetry = time.Millisecond
+
 // path gives the name of the file that addr means.
 func path(addr multiaddr.Addr) (string, error) {
 	c, rest := addr.SplitFirst()
@@ -45,8 +52,18 @@ func checkLen(name string) error {
 	return nil
 }
 
-// listen opens a socket, if need be in place of one that nobody listens to.
+// listen opens a socket, if need be in place of one that nobody listens to. Whoever
+// does so holds the directory's lock: a socket that another has just made refuses
+// until it listens, and would be taken for one that was left behind.
 func listen(name string) (*net.UnixListener, error) {
+	unlock, err := lock(filepath.Dir(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("unix: the directory of %s is not there: make it: %w", name, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("unix: %s cannot be listened on: %w", name, err)
+	}
+	defer unlock()
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
 	if taken(err) {
 		if err := removeStale(name); err != nil {
@@ -60,8 +77,6 @@ func listen(name string) (*net.UnixListener, error) {
 		return ln, nil
 	case taken(err):
 		return nil, errTaken(name, err)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("unix: the directory of %s is not there: make it: %w", name, err)
 	}
 	return nil, fmt.Errorf("unix: %w", err)
 }
@@ -96,21 +111,8 @@ func removeStale(name string) error {
 	if !refused(err) {
 		return errTaken(name, errors.Join(syscall.EADDRINUSE, err))
 	}
-	// Another process may do the same, and have its own socket there by now. To rename
-	// is one step, after which it can be seen which one it was.
-	aside := fmt.Sprintf("%s.%d", name, os.Getpid())
-	if err := os.Rename(name, aside); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("unix: a socket that nobody listens to is in the way: %w", err)
-	}
-	if moved, err := os.Lstat(aside); err == nil && !same(moved, file) {
-		os.Rename(aside, name)
-		return errTaken(name, syscall.EADDRINUSE)
-	}
-	if err := os.Remove(aside); err != nil {
-		return fmt.Errorf("unix: %w", err)
 	}
 	return nil
 }
