@@ -43,6 +43,10 @@ const (
 	// first to the second.
 	redialMin = time.Second
 	redialMax = time.Minute
+
+	// closeStoreTimeout is what closing the store may take: there is nothing left to
+	// write, so only a disk that hangs takes longer. A part of the second for closing.
+	closeStoreTimeout = 80 * time.Millisecond
 )
 
 // A Node is a whole peer: a host with its transports, and the protocols that run
@@ -146,7 +150,15 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // Close ends all that the node does. See host.Host.Close.
 func (n *Node) Close() error {
-	return errors.Join(n.Host.Close(), n.transports.close(), n.closeStore())
+	err := errors.Join(n.Host.Close(), n.transports.close())
+	closed := make(chan error, 1)
+	go func() { closed <- n.closeStore() }()
+	select {
+	case storeErr := <-closed:
+		return errors.Join(err, storeErr)
+	case <-time.After(closeStoreTimeout):
+		return errors.Join(err, errors.New("kith: the store is not closed, since its disk does not answer; it stays in use until that does or the process ends"))
+	}
 }
 
 // openStore gives the store of the node, and what closes it.

@@ -2,7 +2,9 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +31,8 @@ const (
 	saveStep = 32
 	// lastSave bounds saving when the host is closed, as a part of closeTimeout.
 	lastSave = 400 * time.Millisecond
+	// failingAgain is how often it is said that saving fails: it is tried every saveAfter.
+	failingAgain = time.Hour
 )
 
 // A bookKeeper brings the book to a store.
@@ -39,6 +43,8 @@ type bookKeeper struct {
 	// guarded by book.mu
 	pending map[peer.ID]struct{} // what is stored of them is not what is known
 	wake    chan struct{}        // has an element when there is something pending
+	writing int                  // peers with which the store is busy
+	failed  error                // of the last writing; nil: it worked
 }
 
 // keepBook reads the book from a store, and from then on writes what changes in it.
@@ -50,9 +56,7 @@ func (h *Host) keepBook(store Store) error {
 	if bad > 0 {
 		h.log.Warn("peers in the store cannot be read and are forgotten", "peers", bad)
 	}
-	h.spawn(func(ctx context.Context) {
-		h.book.keep(ctx, func(err error) { h.log.Warn("what is learned of peers will not survive a restart", "err", err) })
-	})
+	h.spawn(func(ctx context.Context) { h.book.keep(ctx, h.log) })
 	return nil
 }
 
@@ -150,7 +154,8 @@ func (k *bookKeeper) pend(p peer.ID) {
 }
 
 // keep saves the book when it has changed, until ctx ends, and then once more.
-func (b *book) keep(ctx context.Context, failed func(error)) {
+func (b *book) keep(ctx context.Context, log *slog.Logger) {
+	var said time.Time // zero: there is nothing to say
 	for ctx.Err() == nil {
 		select {
 		case <-b.keeper.wake:
@@ -160,24 +165,60 @@ func (b *book) keep(ctx context.Context, failed func(error)) {
 			}
 		case <-ctx.Done():
 		}
-		if ctx.Err() == nil {
-			if err := b.save(ctx); err != nil {
-				failed(err)
-			}
+		if ctx.Err() != nil {
+			break
+		}
+		b.saveAll(ctx, savePause)
+		switch n, err := b.unsaved(); {
+		case err == nil && !said.IsZero():
+			said = time.Time{}
+			log.Info("what is learned of peers is saved again")
+		case err != nil && err != errStoreSilent && time.Since(said) >= failingAgain:
+			said = time.Now()
+			log.Warn("what is learned of peers cannot be saved: make room on the disk, or let the program write there. It is tried again and again, and nothing is lost unless the program ends before",
+				"peers", n, "err", err)
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastSave)
 	defer cancel()
 	if err := b.saveAll(last, 0); err != nil {
-		failed(err)
+		b.wrote(nil, err)
 	}
 }
 
-func (b *book) save(ctx context.Context) error {
-	if err := b.saveAll(ctx, savePause); err != nil && ctx.Err() == nil {
-		return err
+// errStoreSilent is why something is not saved that the store was given.
+var errStoreSilent = errors.New("host: saving the address book: the store has not answered: see whether its disk still works")
+
+// unsaved tells, when saving fails or takes long, of how many peers something is not
+// saved, and why.
+func (b *book) unsaved() (peers int, err error) {
+	k := b.keeper
+	if k == nil {
+		return 0, nil
 	}
-	return nil
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err = k.failed; err == nil && k.writing > 0 {
+		err = errStoreSilent
+	}
+	if peers = len(k.pending) + k.writing; peers == 0 {
+		err = nil
+	}
+	return peers, err
+}
+
+// wrote notes what became of the peers that the store was given.
+func (b *book) wrote(peers []peer.ID, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := b.keeper
+	k.writing -= len(peers)
+	k.failed = err
+	if err != nil {
+		for _, p := range peers {
+			k.pend(p)
+		}
+	}
 }
 
 // saveAll writes what is pending, as long as ctx lasts.
@@ -193,20 +234,20 @@ func (b *book) saveAll(ctx context.Context, pause time.Duration) error {
 		if len(changes) == 0 {
 			return nil
 		}
-		if err := b.keeper.store.Write(changes...); err != nil {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			for _, p := range peers {
-				b.keeper.pend(p)
-			}
-			return fmt.Errorf("host: saving the address book: %w", err)
+		err := b.keeper.store.Write(changes...)
+		if err != nil {
+			err = fmt.Errorf("host: saving the address book: %w", err)
+		}
+		b.wrote(peers, err)
+		if err != nil {
+			return err
 		}
 		if len(changes) < savePeers {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("host: saving the address book: %w", context.Cause(ctx))
 		case <-time.After(pause):
 		}
 	}
@@ -229,6 +270,7 @@ func (b *book) collect(changes []Change, peers []peer.ID) ([]Change, []peer.ID, 
 			}
 		}
 		changes, peers = append(changes, c), append(peers, p)
+		b.keeper.writing++
 	}
 	return changes, peers, false
 }

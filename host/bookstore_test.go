@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,12 +18,25 @@ import (
 	"github.com/kith-p2p/kith/peer"
 )
 
-// A mapStore is a Store that counts writes and fails when told to.
+// A mapStore is a Store that counts writes and fails or hangs when told to.
 type mapStore struct {
 	mu     sync.Mutex
 	values map[string][]byte
 	writes int
 	err    error
+	delay  time.Duration
+}
+
+func (m *mapStore) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+}
+
+func (m *mapStore) hang(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.delay = d
 }
 
 func (m *mapStore) Get(key string) ([]byte, error) {
@@ -35,6 +48,7 @@ func (m *mapStore) Get(key string) ([]byte, error) {
 func (m *mapStore) Write(changes ...Change) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	time.Sleep(m.delay) // in a bubble
 	if m.err != nil {
 		return m.err
 	}
@@ -165,46 +179,114 @@ func TestStoredIsBounded(t *testing.T) {
 }
 
 // A store that fails keeps nothing from being known, and gets it all when it is back.
+// That it fails is said once, and once in an hour while it lasts.
 func TestStoreFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := new(mapStore)
 		b := keptBook(t, 1<<20, store)
-		done := make(chan struct{})
-		var failures atomic.Int32
+		said := new(sayings)
 		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
 		go func() {
-			b.keep(ctx, func(error) { failures.Add(1) })
+			b.keep(ctx, slog.New(said))
 			close(done)
 		}()
-		store.mu.Lock()
-		store.err = errors.New("disk full")
-		store.mu.Unlock()
+		store.fail(errors.New("disk full"))
 		p := testID(t)
-		b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, SourceUser, TTLTold)
-		time.Sleep(3*saveAfter + time.Second)
-		if failures.Load() != 3 || len(b.known(p, 0)) != 1 {
-			t.Errorf("%d failures; %v is known", failures.Load(), b.known(p, 0))
+		b.addAddrs(p, []multiaddr.Addr{memoryAddr(1)}, SourceUser, TTLForever)
+		time.Sleep(time.Hour - time.Second)
+		if got := said.take(); len(got) != 1 || !strings.Contains(got[0], "disk full") || !strings.Contains(got[0], "peers=1") || !strings.Contains(got[0], "make room") {
+			t.Errorf("in the first hour it is said that %q", got)
 		}
-		store.mu.Lock()
-		store.err = nil
-		store.mu.Unlock()
-		time.Sleep(saveAfter)
-		synctest.Wait()
-		if store.peers() != 1 || failures.Load() != 3 {
-			t.Errorf("%d peers stored; %d failures", store.peers(), failures.Load())
+		time.Sleep(time.Hour)
+		if got := said.take(); len(got) != 1 || len(b.known(p, 0)) != 1 {
+			t.Errorf("in the second hour it is said that %q, and %v is known", got, b.known(p, 0))
+		}
+		store.fail(nil)
+		time.Sleep(saveAfter + time.Second)
+		if got := said.take(); store.peers() != 1 || len(got) != 1 || !strings.Contains(got[0], "again") {
+			t.Errorf("%d peers stored; it is said that %q", store.peers(), got)
 		}
 		writes := store.writes
 		time.Sleep(time.Hour)
 		if store.writes != writes {
 			t.Error("the store was written although nothing had changed")
 		}
-		b.addAddrs(testID(t), []multiaddr.Addr{memoryAddr(2)}, SourceUser, TTLTold)
+		store.fail(errors.New("disk full again"))
+		b.addAddrs(testID(t), []multiaddr.Addr{memoryAddr(2)}, SourceUser, TTLForever)
+		time.Sleep(saveAfter + time.Second)
+		if got := said.take(); len(got) != 1 {
+			t.Errorf("when it fails anew it is said that %q", got)
+		}
+		store.fail(nil)
 		stop()
 		<-done
-		if store.peers() != 2 {
-			t.Error("what was learned last is not saved")
+		if n, err := b.unsaved(); store.peers() != 2 || err != nil || n != 0 {
+			t.Errorf("what was learned last is not saved: %d peers, %v", n, err)
 		}
 	})
+}
+
+// Close returns within its time whatever the disk does, and says what is not saved.
+func TestCloseWithoutDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			name string
+			fail func(*mapStore)
+			want string
+		}{
+			{"full", func(m *mapStore) { m.fail(errors.New("disk full")) }, "disk full"},
+			{"hung", func(m *mapStore) { m.hang(closeTimeout + time.Second) }, "has not answered"},
+		} {
+			key, err := peer.GenerateKey(peer.Ed25519)
+			if err != nil {
+				t.Fatal(err)
+			}
+			store := new(mapStore)
+			h, err := New(Config{Identity: key, Store: store})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.fail(store)
+			h.AddAddrs(peer.AddrInfo{ID: testID(t), Addrs: []multiaddr.Addr{memoryAddr(1)}}, TTLForever)
+			begin := time.Now()
+			err = h.Close()
+			if took := time.Since(begin); took > closeTimeout || err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "of 1 peers") {
+				t.Errorf("%s: after %v: %v", c.name, took, err)
+			}
+		}
+		time.Sleep(time.Hour) // what hung ends
+	})
+}
+
+// sayings keeps what is logged, one text for each record.
+type sayings struct {
+	mu   sync.Mutex
+	said []string
+}
+
+func (s *sayings) Enabled(context.Context, slog.Level) bool { return true }
+func (s *sayings) WithAttrs([]slog.Attr) slog.Handler       { return s }
+func (s *sayings) WithGroup(string) slog.Handler            { return s }
+
+func (s *sayings) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		text += " " + a.String()
+		return true
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.said = append(s.said, text)
+	return nil
+}
+
+func (s *sayings) take() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	said := s.said
+	s.said = nil
+	return said
 }
 
 func TestStoreOfNewerVersion(t *testing.T) {

@@ -634,8 +634,8 @@ func (h *Host) NewStream(ctx context.Context, p peer.ID, protos ...ProtocolID) (
 }
 
 // Close ends all connections and listeners and waits for the host's goroutines.
-// It returns within a second, whatever remotes and handlers do; the error then
-// tells how many handlers still run.
+// It returns within a second, whatever remotes, handlers and the disk do; the error
+// then tells how many goroutines still run, and of how many peers something is not saved.
 func (h *Host) Close() error {
 	h.life.Lock()
 	if h.closed {
@@ -679,6 +679,9 @@ func (h *Host) Close() error {
 	case <-ended:
 	case <-timer.C:
 		errs = append(errs, fmt.Errorf("host: closed, but %d of its goroutines still run: handlers must return when their context or stream ends", h.running.Load()))
+	}
+	if n, err := h.book.unsaved(); err != nil {
+		errs = append(errs, fmt.Errorf("host: closed, but what was learned last of %d peers is not saved: %w", n, err))
 	}
 	return errors.Join(errs...)
 }
