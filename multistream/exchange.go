@@ -149,8 +149,6 @@ func (x *exchange) answer(r io.Reader, proto string, first bool) (bool, error) {
 		return true, nil
 	case string(token) != "na":
 		return false, protocolError(fmt.Sprintf("%q or \"na\" expected", proto), token)
-	case x.pending() > 0:
-		return false, protocolError("more data after \"na\"", x.buf[x.r:x.w])
 	}
 	return false, nil
 }

@@ -57,6 +57,8 @@ func Select(rw io.ReadWriter, protos ...string) (string, error) {
 			return "", err
 		case ok:
 			return proto, nil
+		case x.pending() > 0:
+			return "", protocolError("more data after \"na\"", x.buf[x.r:x.w])
 		}
 	}
 	return "", &NotSupportedError{Protos: slices.Clone(protos)}
@@ -149,7 +151,7 @@ func AppendProposal(b []byte, proto string) []byte {
 // ReadAnswer reads the header and the answer to the one proposal of
 // AppendProposal. The error is a *NotSupportedError when the peer refused it:
 // what was sent along with the proposal is then lost, and the connection of no
-// more use.
+// more use. A peer may have taken it for proposals and refused them, too.
 func ReadAnswer(r io.Reader, proto string) error {
 	x := begin()
 	defer x.end()

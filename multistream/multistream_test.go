@@ -426,6 +426,9 @@ func TestHostileBytes(t *testing.T) {
 			"ReadAnswer": func(rw io.ReadWriter) error { return ReadAnswer(rw, "/a/1") },
 		} {
 			var broken *ProtocolError
+			if c.reason == "more data" && name == "ReadAnswer" {
+				continue // see TestReadAnswer
+			}
 			if err := run(&script{Reader: strings.NewReader(c.in)}); !errors.As(err, &broken) || !strings.Contains(err.Error(), c.reason) {
 				t.Errorf("%s, %s: %v, want %q", name, c.name, err, c.reason)
 			}
@@ -480,6 +483,11 @@ func TestReadAnswer(t *testing.T) {
 		}
 		if err := ReadAnswer(strings.NewReader(frames(ProtocolID, "na")), proto); !errors.As(err, &refused) || !slices.Equal(refused.Protos, []string{proto}) {
 			t.Errorf("%q refused: %v", proto, err)
+		}
+		// Data that was sent along may look like a proposal: it ends with a newline where
+		// one would, as one in 256 ClientHellos does.
+		if err := ReadAnswer(strings.NewReader(frames(ProtocolID, "na", "na")), proto); !errors.As(err, &refused) {
+			t.Errorf("%q and what came along refused: %v", proto, err)
 		}
 	}
 	// A name that no one can propose must not make it fail otherwise than with
