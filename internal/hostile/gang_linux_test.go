@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -46,6 +47,7 @@ const orderEnv = "KITH_HOSTILE_ORDER"
 func TestMain(m *testing.M) {
 	text := os.Getenv(orderEnv)
 	if text == "" {
+		runtime.MemProfileRate = profileRate
 		os.Exit(m.Run())
 	}
 	var o order

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -198,7 +199,7 @@ func until(t testing.TB, what string, cond func() bool) {
 // A level is how much of everything there is.
 type level struct {
 	goroutines int
-	heap       uint64 // bytes that live
+	heap       uint64 // bytes that live, without those of goroutines
 	usage      host.Usage
 }
 
@@ -207,13 +208,42 @@ func (v *victim) level() level {
 	runtime.GC() // the second one empties what pools still keep
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return level{runtime.NumGoroutine(), m.HeapAlloc, v.Usage()}
+	return level{runtime.NumGoroutine(), m.HeapAlloc - min(m.HeapAlloc, ofGoroutines()), v.Usage()}
 }
 
 // heapSlack is how much more heap than before there may be when an attack is
-// over: the runtime keeps half a KiB of each goroutine that it had at the same time, and
-// the test what it counts.
+// over: the test keeps what it counts.
 const heapSlack = 4 << 20
+
+// profileRate is how many bytes of heap there are for each one that is looked at.
+const profileRate = 32 << 10
+
+// ofGoroutines is how much heap the runtime has for goroutines, also for those that
+// have ended, in bytes: it keeps half a KiB of each that there was at the same time, for
+// ever, and a busy machine comes to have tens of thousands whose streams wait to end.
+func ofGoroutines() (bytes uint64) {
+	var records []runtime.MemProfileRecord
+	n, ok := runtime.MemProfile(nil, true)
+	for !ok {
+		records = make([]runtime.MemProfileRecord, n+50)
+		n, ok = runtime.MemProfile(records, true)
+	}
+	for _, r := range records[:n] {
+		if r.InUseObjects() == 0 {
+			continue
+		}
+		frames := runtime.CallersFrames(r.Stack())
+		for more := true; more; {
+			var f runtime.Frame
+			if f, more = frames.Next(); f.Function == "runtime.malg" {
+				// Of things of this size so many are seen.
+				seen := 1 - math.Exp(-float64(r.InUseBytes())/float64(r.InUseObjects())/profileRate)
+				bytes += uint64(float64(r.InUseBytes()) / seen)
+			}
+		}
+	}
+	return bytes
+}
 
 // recovers waits until everything is as it was before.
 func (v *victim) recovers(t testing.TB, before level) {
