@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/internal/testkit"
 )
 
 var everyBit = flag.Bool("everybit", false, "change each bit of a file that matters, not a few thousand")
@@ -188,10 +189,10 @@ func TestFileIsPrivate(t *testing.T) {
 func TestInUse(t *testing.T) {
 	dir := t.TempDir()
 	f := openFile(t, dir)
-	start := time.Now()
-	_, err := Open(dir)
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), f.Path()) || time.Since(start) > time.Second {
-		t.Errorf("after %v: %v", time.Since(start), err)
+	var err error
+	took := testkit.Took(func() { _, err = Open(dir) })
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), f.Path()) || took > time.Second {
+		t.Errorf("after %v: %v", took, err)
 	}
 	if err := f.Write(put("a", "b")); err != nil {
 		t.Error(err)

@@ -125,6 +125,9 @@ func echoOnce(h *host.Host, p peer.ID) error {
 }
 
 func TestIPv6(t *testing.T) {
+	if !testkit.HasIPv6(t) {
+		return
+	}
 	a, b := newHost(t, "/ip6/::1/tcp/0", upgrade.Noise), newHost(t, "/ip6/::1/tcp/0", upgrade.Noise)
 	conn, err := a.Connect(t.Context(), testkit.Info(b))
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 	"unsafe"
@@ -26,7 +25,7 @@ func segmentSize(n int) []byte {
 // Packets that the kernel takes apart on one side and puts together on the other
 // come out as they went in.
 func TestBatches(t *testing.T) {
-	for _, ap := range []netip.AddrPort{loopback4, loopback6} {
+	for _, ap := range loopbacks(t) {
 		var s Sockets
 		from, to := openQUIC(t, &s, ap), openQUIC(t, &s, ap)
 		for _, size := range []int{1, 100, 1200, 1452} {

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/kith-p2p/kith/internal/testkit"
 )
 
 const upgradeRequest = "GET / HTTP/1.1\r\nHost: example.test\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n" +
@@ -264,9 +266,7 @@ func TestDeadlines(t *testing.T) {
 	if _, err := ws.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("reading: %v", err)
 	}
-	start := time.Now()
-	ws.Close()
-	if took := time.Since(start); took > time.Second {
+	if took := testkit.Took(func() { ws.Close() }); took > time.Second {
 		t.Errorf("Close took %v although the remote does not read", took)
 	}
 	client.Close()

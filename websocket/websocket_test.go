@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/internal/testkit"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/tcp"
@@ -380,9 +381,7 @@ func TestCloseInTheMiddle(t *testing.T) {
 	for b.Usage().HalfOpen < len(clients) {
 		runtime.Gosched()
 	}
-	start := time.Now()
-	check(t, b.Close())
-	if took := time.Since(start); took > time.Second {
+	if took := testkit.Took(func() { check(t, b.Close()) }); took > time.Second {
 		t.Errorf("closing took %v", took)
 	}
 	for _, c := range clients {

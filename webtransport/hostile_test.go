@@ -24,6 +24,7 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/internal/testkit"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/quic"
@@ -472,15 +473,17 @@ func TestMaliciousDialer(t *testing.T) {
 				}
 				key := newKey(t)
 				ln := listen(t, newTransport(t, key))
-				limit := patience
-				if !leaves {
-					limit = 300 * time.Millisecond
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
-				admitted := admitNext(ctx, ln)
+				limit, end := ctx, func() {}
+				if !leaves {
+					hand := &handDeadline{ctx, make(chan struct{})}
+					limit, end = hand, func() { close(hand.passed) }
+				}
+				admitted := admitNext(limit, ln)
 				cl := rogueClient(t, ln.Addr(), quicConfig())
 				c.do(t, cl)
+				end()
 				if leaves && c.want == "" {
 					cl.CloseWithError(0, "")
 				}
@@ -495,6 +498,23 @@ func TestMaliciousDialer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A handDeadline has a deadline that passes when the test wants it.
+type handDeadline struct {
+	context.Context
+	passed chan struct{}
+}
+
+func (c *handDeadline) Done() <-chan struct{} { return c.passed }
+
+func (c *handDeadline) Err() error {
+	select {
+	case <-c.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
 	}
 }
 
@@ -546,20 +566,19 @@ func TestWithheldCredit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		start := time.Now()
-		if i := out.(*stream).str.StreamID(); i%8 == 0 {
-			out.Close()
-		} else {
-			out.Reset(1)
-		}
-		if d := time.Since(start); d > time.Second {
-			t.Fatalf("ending a stream took %v", d)
+		took := testkit.Took(func() {
+			if i := out.(*stream).str.StreamID(); i%8 == 0 {
+				out.Close()
+			} else {
+				out.Reset(1)
+			}
+		})
+		if took > time.Second {
+			t.Fatalf("ending a stream took %v", took)
 		}
 	}
-	start := time.Now()
-	a.Mux.CloseWithCode(7)
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("CloseWithCode took %v", d)
+	if took := testkit.Took(func() { a.Mux.CloseWithCode(7) }); took > time.Second {
+		t.Errorf("CloseWithCode took %v", took)
 	}
 	for _, w := range writes {
 		if err := <-w; !errors.Is(err, net.ErrClosed) {

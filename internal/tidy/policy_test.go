@@ -35,7 +35,7 @@ const policy = `
 	tcp, unix, websocket, quic, webtransport, webrtc, memory, identify, ping, perf, acl, store, mdns, autotls, netwatch < kith < cmd/kith ;
 	memory < internal/testkit ;
 	identify, ping, perf, tcp, quic, memory < internal/hostile ;
-	identify, ping < internal/transporttest ;
+	identify, ping, internal/testkit < internal/transporttest ;
 	kith < internal/roam ;
 	tcp < examples/minimal ;
 	kith < examples/browser ;

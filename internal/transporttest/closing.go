@@ -11,6 +11,7 @@ import (
 
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/identify"
+	"github.com/kith-p2p/kith/internal/testkit"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 )
@@ -82,11 +83,11 @@ func (p *closing) closeAll() {
 }
 
 func (p *closing) close(h *host.Host) {
-	began := time.Now()
-	if err := h.Close(); err != nil {
-		p.t.Errorf("closing: %v", err)
-	}
-	took := time.Since(began)
+	took := testkit.Took(func() {
+		if err := h.Close(); err != nil {
+			p.t.Errorf("closing: %v", err)
+		}
+	})
 	if took > closeLimit {
 		p.t.Errorf("closing took %v", took)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/internal/testkit"
 )
 
 // closeLimit is how long CloseWithCode may take: the second that it promises, and
@@ -89,9 +90,10 @@ func wantCode(t testing.TB, what string, err error, code uint32, remote bool) {
 // closeInTime ends the connection within the time that is promised.
 func (e *end) closeInTime(t testing.TB, code uint32) {
 	t.Helper()
-	start := time.Now()
-	await(t, "CloseWithCode", async(func() error { return e.Mux.CloseWithCode(code) }))
-	if took := time.Since(start); took > closeLimit {
+	took := testkit.Took(func() {
+		await(t, "CloseWithCode", async(func() error { return e.Mux.CloseWithCode(code) }))
+	})
+	if took > closeLimit {
 		t.Errorf("CloseWithCode took %v, want at most a second", took)
 	}
 }
@@ -224,19 +226,20 @@ func testStopped(t *testing.T, c Case) {
 		break
 	}
 
-	start := time.Now()
-	s := held[0]
-	check(t, await(t, "Reset", async(func() error { return s.Reset(streamCode) })))
-	check(t, await(t, "deadlines to be set", async(func() error { return held[1].SetDeadline(past) })))
-	for i, w := range waiting[:4] {
-		switch r := await(t, "reads and writes to end", w); i {
-		case 0, 1:
-			c.wantReset(t, "a read or write", r.err, streamCode, false)
-		default:
-			wantTimeout(t, "a read or write", r.err)
+	took := testkit.Took(func() {
+		s := held[0]
+		check(t, await(t, "Reset", async(func() error { return s.Reset(streamCode) })))
+		check(t, await(t, "deadlines to be set", async(func() error { return held[1].SetDeadline(past) })))
+		for i, w := range waiting[:4] {
+			switch r := await(t, "reads and writes to end", w); i {
+			case 0, 1:
+				c.wantReset(t, "a read or write", r.err, streamCode, false)
+			default:
+				wantTimeout(t, "a read or write", r.err)
+			}
 		}
-	}
-	if took := time.Since(start); took > closeLimit {
+	})
+	if took > closeLimit {
 		t.Errorf("a reset and a deadline took %v", took)
 	}
 	e.closeInTime(t, connCode)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/identify"
+	"github.com/kith-p2p/kith/internal/testkit"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/ping"
@@ -29,11 +30,12 @@ func testHost(t *testing.T, c Case) {
 		h, err := host.New(host.Config{Identity: n.key, Transports: []host.Transport{n.Transport}})
 		check(t, err)
 		t.Cleanup(func() {
-			began := time.Now()
-			if err := h.Close(); err != nil {
-				t.Errorf("closing a host: %v", err)
-			}
-			if took := time.Since(began); took > closeLimit {
+			took := testkit.Took(func() {
+				if err := h.Close(); err != nil {
+					t.Errorf("closing a host: %v", err)
+				}
+			})
+			if took > closeLimit {
 				t.Errorf("closing a host took %v", took)
 			}
 		})

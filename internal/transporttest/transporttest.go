@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/internal/testkit"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 )
@@ -59,12 +60,14 @@ type Case struct {
 	Silence time.Duration
 }
 
-// Addrs gives the same addresses each time, for Case.Listen.
+// Addrs gives the same addresses each time, for Case.Listen; those of IPv6 where there
+// is IPv6.
 func Addrs(addrs ...string) func(testing.TB) []multiaddr.Addr {
-	return func(testing.TB) []multiaddr.Addr {
-		parsed := make([]multiaddr.Addr, len(addrs))
-		for i, a := range addrs {
-			parsed[i] = multiaddr.MustParse(a)
+	return func(t testing.TB) (parsed []multiaddr.Addr) {
+		for _, text := range addrs {
+			if a := multiaddr.MustParse(text); !a.Has(multiaddr.IP6) || testkit.HasIPv6(t) {
+				parsed = append(parsed, a)
+			}
 		}
 		return parsed
 	}
