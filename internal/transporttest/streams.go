@@ -217,18 +217,22 @@ func testStreamsAtOnce(t *testing.T, c Case) {
 func testTooManyStreams(t *testing.T, c Case) {
 	near, far := c.connect(t)
 	first, other := near.open(t, far) // until it is served, few streams may be taken
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
 	var open []host.MuxedStream
 	var ended error
 	for range c.Streams * 3 / 2 {
+		limit := patience
+		if len(open) >= c.Streams { // it may wait, in vain
+			limit = quiet
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		s, err := near.Mux.OpenStream(ctx)
+		cancel()
 		if err != nil {
 			ended = err
 			break
 		}
 		open = append(open, s)
-		s.SetWriteDeadline(time.Now().Add(quiet))
+		s.SetWriteDeadline(time.Now().Add(limit))
 		if _, err := s.Write([]byte("!")); err != nil {
 			break // refused already
 		}
