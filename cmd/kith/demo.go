@@ -22,8 +22,8 @@ import (
 	"github.com/kith-p2p/kith/multiaddr"
 )
 
-// sceneTimeout bounds one scene of the demo.
-const sceneTimeout = 20 * time.Second
+// sceneTimeout bounds one scene of the demo, also on a slow machine.
+const sceneTimeout = time.Minute
 
 var demoNames = []string{"ada", "bob", "cyn"}
 

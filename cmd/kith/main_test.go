@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -30,7 +31,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("IFACE", loopback)
 			env.Setenv("SERVICE", fmt.Sprintf("_kith-%08x._udp", rand.Uint32()))
 			env.Setenv("LISTEN", "/ip4/127.0.0.1/tcp/0")
-			env.Setenv("PORT", freePort())
+			port, err := freePort()
+			if err != nil {
+				return err
+			}
+			env.Setenv("PORT", port)
 			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
@@ -61,7 +66,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
 			return
@@ -102,20 +107,21 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// freePort finds a port of loopback that is free for TCP and UDP.
-func freePort() string {
-	for range 16 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
+// freePort finds a port of loopback that is free for TCP and UDP, and stays so until
+// a script uses it: systems choose ports for those who want any from 32768 on.
+func freePort() (port string, err error) {
+	for range 100 {
+		port = strconv.Itoa(10_000 + rand.IntN(20_000))
+		addr := net.JoinHostPort("127.0.0.1", port)
+		l, failed := net.Listen("tcp", addr)
+		if err = failed; err != nil {
 			continue
 		}
-		c, err := net.ListenPacket("udp", l.Addr().String())
+		c, failed := net.ListenPacket("udp", addr)
 		l.Close()
-		if err == nil {
-			c.Close()
-			_, port, _ := net.SplitHostPort(c.LocalAddr().String())
-			return port
+		if err = failed; err == nil {
+			return port, c.Close()
 		}
 	}
-	return "0"
+	return "", err
 }

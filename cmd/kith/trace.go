@@ -55,26 +55,27 @@ A running node's trace can be had without kith, too:
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			if span > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, span)
-				defer cancel()
+			ctx, cancel := context.WithCancel(cmd.Context())
+			defer cancel()
+			begun := func() {
+				if span > 0 {
+					time.AfterFunc(span, cancel)
+				}
 			}
 			if len(args) == 1 {
-				return a.followNode(ctx, args[0], only)
+				return a.followNode(ctx, args[0], only, begun)
 			}
-			return a.runTrace(ctx, only)
+			return a.runTrace(ctx, only, begun)
 		},
 	}
 	cmd.Flags().StringSliceVar(&only, "only", nil, "print only events whose names begin so, such as dial, conn, stream, peer")
-	cmd.Flags().DurationVar(&span, "for", 0, "stop after this long; when interrupted if 0")
+	cmd.Flags().DurationVar(&span, "for", 0, "stop so long after the node has told of itself; when interrupted if 0")
 	a.node.add(cmd.Flags(), true)
 	return cmd
 }
 
-// runTrace runs a node and prints its trace.
-func (a *app) runTrace(ctx context.Context, only []string) error {
+// runTrace runs a node and prints its trace. It calls begun when the node runs.
+func (a *app) runTrace(ctx context.Context, only []string, begun func()) error {
 	cfg, err := a.node.config(os.Stderr)
 	if err != nil {
 		return err
@@ -92,6 +93,7 @@ func (a *app) runTrace(ctx context.Context, only []string) error {
 	if err == nil {
 		addrs := addrStrings(n.P2PAddrs())
 		a.say("listening", fields{"peer": n.ID(), "addrs": addrs}, "peer %s\n%s", n.ID(), strings.Join(addrs, "\n"))
+		begun()
 		<-ctx.Done()
 		err = n.Close()
 	}
@@ -113,8 +115,9 @@ func (a *app) sayRecord(r trace.Record, only []string) {
 	fmt.Fprintln(a.out, r)
 }
 
-// followNode prints the trace of the node that runs in dir.
-func (a *app) followNode(ctx context.Context, dir string, only []string) error {
+// followNode prints the trace of the node that runs in dir. It calls begun after the
+// first line, which is of the node.
+func (a *app) followNode(ctx context.Context, dir string, only []string, begun func()) error {
 	path := filepath.Join(dir, socketName)
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -147,10 +150,12 @@ func (a *app) followNode(ctx context.Context, dir string, only []string) error {
 		return errors.New(strings.TrimSpace(string(text)))
 	}
 	lines := bufio.NewReader(resp.Body)
-	for {
+	for n := 0; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		a.out.Write(line)
 		switch {
+		case err == nil && n == 0:
+			begun()
 		case err == nil:
 		case ctx.Err() != nil:
 			return nil
