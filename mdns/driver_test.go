@@ -83,8 +83,8 @@ func wait[T any](t *testing.T, c <-chan T, what string) (v T) {
 	t.Helper()
 	select {
 	case v = <-c:
-	case <-time.After(10 * time.Second):
-		t.Fatalf("waited 10 s for %s", what)
+	case <-time.After(time.Minute):
+		t.Fatalf("waited a minute for %s", what)
 	}
 	return v
 }
@@ -140,12 +140,17 @@ func TestPlainResolver(t *testing.T) {
 	if err := ipv4.NewPacketConn(conn).SetMulticastInterface(lo); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.WriteTo(names.query(), group4); err != nil {
-		t.Fatal(err)
-	}
 	buf := make([]byte, MaxPacket)
-	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-	n, _, err := conn.ReadFromUDPAddrPort(buf)
+	n := 0
+	for range 20 { // a packet may be lost on a busy machine
+		if _, err := conn.WriteTo(names.query(), group4); err != nil {
+			t.Fatal(err)
+		}
+		conn.SetReadDeadline(time.Now().Add(3 * time.Second))
+		if n, _, err = conn.ReadFromUDPAddrPort(buf); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatalf("no reply: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kith-p2p/kith/host"
@@ -170,47 +171,49 @@ func hang(h *host.Host) (rpc.Method[string, string], chan error) {
 }
 
 func TestCancel(t *testing.T) {
-	client, server := testkit.Pair(t)
-	m, ended := hang(server)
+	synctest.Test(t, func(t *testing.T) {
+		client, server := testkit.Pair(t)
+		m, ended := hang(server)
 
-	ctx, cancel := context.WithCancelCause(t.Context())
-	why := errors.New("changed my mind")
-	got := make(chan error, 1)
-	go func() {
-		_, err := m.Call(ctx, client, server.ID(), "")
-		got <- err
-	}()
-	<-ended
-	cancel(why)
-	if err := <-got; !errors.Is(err, why) {
-		t.Errorf("the caller's error is %v", err)
-	}
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("the handler's context ended with %v", err)
-	}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("changed my mind")
+		got := make(chan error, 1)
+		go func() {
+			_, err := m.Call(ctx, client, server.ID(), "")
+			got <- err
+		}()
+		<-ended
+		cancel(why)
+		if err := <-got; !errors.Is(err, why) {
+			t.Errorf("the caller's error is %v", err)
+		}
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the handler's context ended with %v", err)
+		}
 
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
-	defer stop()
-	if _, err := m.Call(ctx, client, server.ID(), ""); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("after its time the caller's error is %v", err)
-	}
-	<-ended
-	if err := <-ended; !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
-		t.Errorf("after its time the handler's context ended with %v", err)
-	}
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer stop()
+		if _, err := m.Call(ctx, client, server.ID(), ""); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after its time the caller's error is %v", err)
+		}
+		<-ended
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+			t.Errorf("after its time the handler's context ended with %v", err)
+		}
 
-	go func() {
-		_, err := m.Call(t.Context(), client, server.ID(), "")
-		got <- err
-	}()
-	<-ended
-	client.ConnsTo(server.ID())[0].Close()
-	if err := <-got; rpc.CodeOf(err) != rpc.Unavailable {
-		t.Errorf("when the connection ends the caller's error is %v", err)
-	}
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("when the connection ends the handler's context ends with %v", err)
-	}
+		go func() {
+			_, err := m.Call(t.Context(), client, server.ID(), "")
+			got <- err
+		}()
+		<-ended
+		client.ConnsTo(server.ID())[0].Close()
+		if err := <-got; rpc.CodeOf(err) != rpc.Unavailable {
+			t.Errorf("when the connection ends the caller's error is %v", err)
+		}
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("when the connection ends the handler's context ends with %v", err)
+		}
+	})
 }
 
 func TestMessageLimits(t *testing.T) {
@@ -374,29 +377,31 @@ func TestServerStream(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
-	client, server := testkit.Pair(t)
-	m := rpc.Method[int, int]{Protocol: "/idle/1", Idle: 20 * time.Millisecond}
-	m.ServeStream(server, func(ctx context.Context, s *rpc.ServerStream[int, int]) error {
-		_, err := s.Recv()
-		return err
+	synctest.Test(t, func(t *testing.T) {
+		client, server := testkit.Pair(t)
+		m := rpc.Method[int, int]{Protocol: "/idle/1", Idle: 20 * time.Millisecond}
+		m.ServeStream(server, func(ctx context.Context, s *rpc.ServerStream[int, int]) error {
+			_, err := s.Recv()
+			return err
+		})
+		patient := m
+		patient.Idle = time.Minute
+		s, err := patient.Open(t.Context(), client, server.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); rpc.CodeOf(err) != rpc.DeadlineExceeded {
+			t.Errorf("the server waits for a caller that is silent: %v", err)
+		}
+		patient.ServeStream(server, func(ctx context.Context, s *rpc.ServerStream[int, int]) error {
+			<-ctx.Done()
+			return nil
+		})
+		if s, err = m.Open(t.Context(), client, server.ID()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); err == nil || !strings.Contains(err.Error(), "Method.Idle") {
+			t.Errorf("the caller waits for a server that is silent: %v", err)
+		}
 	})
-	patient := m
-	patient.Idle = time.Minute
-	s, err := patient.Open(t.Context(), client, server.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recv(); rpc.CodeOf(err) != rpc.DeadlineExceeded {
-		t.Errorf("the server waits for a caller that is silent: %v", err)
-	}
-	patient.ServeStream(server, func(ctx context.Context, s *rpc.ServerStream[int, int]) error {
-		<-ctx.Done()
-		return nil
-	})
-	if s, err = m.Open(t.Context(), client, server.ID()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recv(); err == nil || !strings.Contains(err.Error(), "Method.Idle") {
-		t.Errorf("the caller waits for a server that is silent: %v", err)
-	}
 }
