@@ -10,8 +10,28 @@ import (
 	"testing"
 )
 
-// asRoot runs the tests again in a user namespace, where everybody is root.
-func asRoot() (code int) {
+// missing tells what of what the tests need this system does not give.
+func missing() error {
+	if _, err := exec.LookPath("ip"); err != nil {
+		return fmt.Errorf("the program ip of iproute2: %w", err)
+	}
+	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
+		return fmt.Errorf("IPv6: %w", err)
+	}
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+		failed <- syscall.Unshare(syscall.CLONE_NEWNET)
+	}()
+	if err := <-failed; err != nil {
+		return fmt.Errorf("network namespaces: %w", err)
+	}
+	return nil
+}
+
+// asRoot runs the tests again in a user namespace, where everybody is root; started is
+// false where there are none.
+func asRoot() (code int, started bool) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -19,11 +39,11 @@ func asRoot() (code int) {
 		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
 	}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "network namespaces need root or user namespaces:", err)
-		return 1
+	if err := cmd.Start(); err != nil {
+		return 0, false
 	}
-	return 0
+	cmd.Wait()
+	return cmd.ProcessState.ExitCode(), true
 }
 
 // A network is a network namespace with a thread in it. It is gone with its last process.
