@@ -35,10 +35,10 @@ type budget struct {
 	maxGroup int64
 	spawn    func(func(context.Context)) bool // for shed
 	each     func(func(*Account))             // calls a function for all accounts
+	refused  func(*LimitError)                // is told of what was refused
 
 	used     atomic.Int64
 	growing  atomic.Int64 // of used: windows beyond what a muxer must grant; at most half
-	refused  atomic.Uint64
 	shedding atomic.Bool
 	most     atomic.Pointer[largest] // as of the last look; nil: there was enough since
 
@@ -82,8 +82,8 @@ const overdraft = 8
 // maxShedding bounds how often shed looks again for who holds the most.
 const maxShedding = 64
 
-func newBudget(l Limits, spawn func(func(context.Context)) bool, each func(func(*Account))) *budget {
-	b := &budget{spawn: spawn, each: each}
+func newBudget(l Limits, spawn func(func(context.Context)) bool, each func(func(*Account)), refused func(*LimitError)) *budget {
+	b := &budget{spawn: spawn, each: each, refused: refused}
 	b.hard = int64(l.StreamMemory)
 	b.limit = b.hard - b.hard/overdraft
 	b.maxPeer = b.hard / 2
@@ -145,7 +145,7 @@ func (a *Account) Take(n int) error {
 	}
 	if err := a.judge(k, of, own, used); err != nil {
 		a.Release(n)
-		b.refused.Add(1)
+		b.refused(err)
 		return err
 	}
 	return nil
@@ -164,7 +164,7 @@ func (a *Account) Owe(n int) {
 	a.used.Add(k)
 	switch {
 	case own > b.maxPeer && a.shed != nil:
-		b.refused.Add(1)
+		b.refused(&LimitError{Scope: "PeerStreamMemory", Limit: int(b.maxPeer), Used: int(own)})
 		b.spawn(func(context.Context) { a.shed(int(own - b.maxPeer)) })
 	case used > b.limit:
 		a.modest(of, own)
@@ -215,7 +215,7 @@ func (a *Account) Shrink(n int) {
 func (a *Account) Used() int { return int(a.used.Load()) }
 
 // judge decides when there is not enough for the k bytes that have been added to the sums.
-func (a *Account) judge(k, of, own, used int64) error {
+func (a *Account) judge(k, of, own, used int64) *LimitError {
 	b := a.budget
 	switch {
 	case own > b.maxPeer:
@@ -310,9 +310,9 @@ type Usage struct {
 type Scope struct {
 	Name    string `json:"name"` // the field of Limits
 	Used    int    `json:"used"`
-	Limit   int    `json:"limit"` // -1: none
-	Unit    string `json:"unit"`  // "bytes", or "" for a number
-	Refused uint64 `json:"refused"`
+	Limit   int    `json:"limit"`   // -1: none
+	Unit    string `json:"unit"`    // "bytes", or "" for a number
+	Refused uint64 `json:"refused"` // how often it was used up, or what one party may have of it
 }
 
 // Limits are what the host goes by: those of its Config, with what follows from them.
@@ -345,11 +345,11 @@ func (h *Host) Usage() Usage {
 	}
 	l, streams := h.limits, int(h.budget.used.Load())
 	add("Memory", connMemory+streams+book+u.HalfOpen*halfOpenCost, l.Memory, "bytes", 0)
-	add("ConnMemory", connMemory, l.ConnMemory, "bytes", h.refusedConns.Load())
-	add("StreamMemory", streams, l.StreamMemory, "bytes", h.budget.refused.Load())
+	add("ConnMemory", connMemory, l.ConnMemory, "bytes", h.refusals.count("ConnMemory"))
+	add("StreamMemory", streams, l.StreamMemory, "bytes", h.refusals.count("StreamMemory", "PeerStreamMemory", "GroupStreamMemory", "InboundStreamsPerPeer"))
 	add("BookMemory", book, l.BookMemory, "bytes", 0)
-	add("Conns", u.Conns, l.Conns, "", h.refusedConns.Load())
-	add("HalfOpen", u.HalfOpen, l.HalfOpen, "", 0)
-	add("UnnegotiatedStreams", u.UnnegotiatedStreams, l.UnnegotiatedStreams, "", 0)
+	add("Conns", u.Conns, l.Conns, "", h.refusals.count("Conns", "ConnsPerPeer", "ConnsPerIP"))
+	add("HalfOpen", u.HalfOpen, l.HalfOpen, "", h.refusals.count("HalfOpen", "HalfOpenPerGroup"))
+	add("UnnegotiatedStreams", u.UnnegotiatedStreams, l.UnnegotiatedStreams, "", h.refusals.count("UnnegotiatedStreams", "UnnegotiatedStreamsPerPeer"))
 	return u
 }

@@ -16,6 +16,7 @@ type treasury struct {
 	*budget
 	accounts []*Account
 	pending  []func(context.Context)
+	refusals int
 }
 
 func newTreasury(streamMemory int) *treasury {
@@ -26,7 +27,8 @@ func newTreasury(streamMemory int) *treasury {
 			for _, a := range m.accounts {
 				f(a)
 			}
-		})
+		},
+		func(*LimitError) { m.refusals++ })
 	return m
 }
 
@@ -88,8 +90,8 @@ func TestBudgetShares(t *testing.T) {
 	if err := m.account(new(share), "/ip4/203.0.113.1/tcp/1").Take(64 * kib); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
-	if got := m.refused.Load(); got != 3 {
-		t.Errorf("%d refusals are counted, want 3", got)
+	if m.refusals != 3 {
+		t.Errorf("%d refusals are counted, want 3", m.refusals)
 	}
 	for i, addr := range []string{"/ip4/192.0.2.1/tcp/1", "/ip4/198.51.100.1/tcp/1", "/ip4/192.0.2.200/tcp/1", "/ip4/203.0.113.1/tcp/1"} {
 		m.accounts[i].Release(m.accounts[i].Used())

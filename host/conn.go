@@ -184,7 +184,7 @@ func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 	c.flow.Add(flowStream)
 	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.account.peer.streams.Add(-1)
-		c.refuse(mux, CodeResourceLimit, 1, &LimitError{Scope: "InboundStreamsPerPeer", Limit: h.limits.InboundStreamsPerPeer, Used: used - 1})
+		c.refuse(mux, CodeResourceLimit, 1, h.refuse("InboundStreamsPerPeer", used-1, h.limits.InboundStreamsPerPeer))
 		return
 	}
 	if err := c.account.Take(c.streamCost); err != nil {

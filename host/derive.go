@@ -14,7 +14,7 @@ import (
 type Limits struct {
 	// Memory is how many bytes all that remotes cause may take together. Default: an
 	// eighth of the memory that this process may use, at least 64 MiB and at most
-	// 1 GiB. Negative: no limit; the other limits are then those of 1 GiB.
+	// 1 GiB; less than 1 MiB is refused. Negative: no limit; the other limits are then those of 1 GiB.
 	Memory int
 
 	// Conns is the number of connections, both directions. When it is reached, the
@@ -76,8 +76,9 @@ type Limits struct {
 const (
 	mib = 1 << 20
 
-	minMemory = 64 * mib // a few hundred connections
-	maxMemory = 1 << 30  // ten thousand; nobody wants more without having said so
+	leastMemory = mib      // sixteen connections
+	minMemory   = 64 * mib // a few hundred connections
+	maxMemory   = 1 << 30  // ten thousand; nobody wants more without having said so
 
 	// What things take, in bytes, as measured; see TestAccounting.
 	connCost        = 14 << 10 // over TCP with Noise and yamux, idle
@@ -138,8 +139,12 @@ func (l Limits) Resolve(machine int) Limits {
 	return l
 }
 
-// checkMarks tells of watermarks that the hard limit does not leave room for.
-func (l Limits) checkMarks() error {
+// check tells of limits with which a host could not work: too little memory, and
+// watermarks that the hard limit does not leave room for.
+func (l Limits) check() error {
+	if l.Memory < leastMemory {
+		return fmt.Errorf("host: Limits.Memory is %d bytes: that is not enough for a handful of connections; the least is 1 MiB, the default at least 64 MiB", l.Memory)
+	}
 	if l.LowWater > l.HighWater {
 		return fmt.Errorf("host: Limits.LowWater is %d and Limits.HighWater %d: the low watermark must not be above the high one", l.LowWater, l.HighWater)
 	}

@@ -75,6 +75,46 @@ func codeText(code uint32) string {
 	return fmt.Sprintf("code %#x", code)
 }
 
+// connCodeText gives the name of a connection's code; "" of one that says nothing.
+func connCodeText(code uint32) string {
+	switch code {
+	case ConnCodeNegotiationFailed:
+		return "protocol negotiation failed"
+	case ConnCodeResourceLimit:
+		return "resource limit exceeded"
+	case ConnCodeRateLimited:
+		return "rate limited"
+	case ConnCodeProtocolViolation:
+		return "protocol violation"
+	case ConnCodeSupplanted:
+		return "supplanted by another"
+	case ConnCodeGarbageCollected:
+		return "it made way for others"
+	case ConnCodeShutdown:
+		return "shutting down"
+	case ConnCodeGated:
+		return "gated: who is on this connection is not let in"
+	}
+	return ""
+}
+
+// A ConnError tells that a connection was closed with one of the codes above, and by
+// whom. It wraps what the muxer says, and with it net.ErrClosed.
+type ConnError struct {
+	Code   uint32
+	Remote bool // the remote closed it, not we
+	Err    error
+}
+
+func (e *ConnError) Error() string {
+	if e.Remote {
+		return "host: the remote closed the connection: " + connCodeText(e.Code)
+	}
+	return "host: connection closed: " + connCodeText(e.Code)
+}
+
+func (e *ConnError) Unwrap() error { return e.Err }
+
 // A StreamError tells that a stream was reset, by whom and with which code. A
 // handler that returns one resets its stream with the error's code.
 type StreamError struct {
@@ -109,12 +149,16 @@ func (e *ProtocolError) Unwrap() error { return e.Err }
 // A LimitError tells that a limit of this host was reached, and which.
 type LimitError struct {
 	Scope string // the field of Limits, or what is derived from it
-	Limit int
-	Used  int
+	Limit int    // in bytes where Scope ends in Memory, else a number
+	Used  int    // the same
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("host: limit reached: %d of %d used; %s", e.Used, e.Limit, e.Remedy())
+	unit := ""
+	if strings.HasSuffix(e.Scope, "Memory") {
+		unit = " bytes"
+	}
+	return fmt.Sprintf("host: limit %s reached: %d of %d%s used; %s", e.Scope, e.Used, e.Limit, unit, e.Remedy())
 }
 
 // Remedy tells what to do when the limit is too low.
@@ -125,15 +169,17 @@ func (e *LimitError) Remedy() string {
 	case "GroupStreamMemory":
 		return "one address group gets at most three quarters of Limits.StreamMemory: read its streams faster, or raise Limits.Memory"
 	case "StreamMemory", "ConnMemory", "BookMemory":
-		return "it follows from Limits.Memory: raise that, or Limits." + e.Scope
+		return "it follows from Limits.Memory: raise that (kith node --memory), or Limits." + e.Scope
+	case "Conns":
+		return "raise Limits.Conns (kith node --conns), or Limits.Memory (--memory) from which it follows"
 	}
 	return "raise Limits." + e.Scope + " to allow more"
 }
 
 // fromMux turns an error of a muxer into one of this package.
 func fromMux(err error) error {
-	if err == nil || errors.Is(err, net.ErrClosed) {
-		return err
+	if err == nil {
+		return nil
 	}
 	var coded interface { // declared here, because it escapes: success allocates nothing
 		error
@@ -142,6 +188,12 @@ func fromMux(err error) error {
 	}
 	if !errors.As(err, &coded) {
 		return err
+	}
+	if errors.Is(err, net.ErrClosed) {
+		if connCodeText(coded.ErrorCode()) == "" {
+			return err
+		}
+		return &ConnError{Code: coded.ErrorCode(), Remote: coded.IsRemote(), Err: err}
 	}
 	return &StreamError{Code: coded.ErrorCode(), Remote: coded.IsRemote()}
 }

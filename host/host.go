@@ -81,7 +81,7 @@ type Host struct {
 	unnegotiated waitroom[peer.ID]
 	answers      answers
 	offenders    offenders
-	refusedConns atomic.Uint64
+	refusals     refusalLog
 
 	tendSoon chan struct{}                 // see tend.go
 	done     chan struct{}                 // closed when Close begins
@@ -161,7 +161,7 @@ func New(cfg Config) (*Host, error) {
 	if cfg.Trace != nil {
 		h.hub.trace(cfg.Trace)
 	}
-	if err := h.limits.checkMarks(); err != nil {
+	if err := h.limits.check(); err != nil {
 		return nil, err
 	}
 	h.trimmer = trimmer{hard: h.limits.Conns, grace: h.limits.Grace}
@@ -172,9 +172,10 @@ func New(cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.book = newBook(h.limits.BookMemory)
-	h.budget = newBudget(h.limits, h.spawn, h.accounts)
-	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true}
-	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer}
+	h.refusals.log, h.refusals.spawn = h.log, h.spawn
+	h.budget = newBudget(h.limits, h.spawn, h.accounts, h.refusals.note)
+	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true, name: "HalfOpen", groupName: "HalfOpenPerGroup", refusals: &h.refusals}
+	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer, name: "UnnegotiatedStreams", groupName: "UnnegotiatedStreamsPerPeer", refusals: &h.refusals}
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	h.start = func(f func(context.Context)) {
@@ -352,7 +353,7 @@ func (h *Host) room(addr multiaddr.Addr) error {
 	defer h.mu.RUnlock()
 	if full := h.full(connCost); full != nil {
 		if !h.crowded(addrGroup(addr)) {
-			h.refusedConns.Add(1)
+			h.refusals.note(full)
 			return full
 		}
 	}
@@ -361,9 +362,16 @@ func (h *Host) room(addr multiaddr.Addr) error {
 		return fmt.Errorf("host: %d connections from %s broke rules: no more for %v", maxOffences, owner, wait.Round(time.Millisecond))
 	}
 	if owner.IsValid() && !owner.Addr().IsLoopback() && h.perIP[owner] >= h.limits.ConnsPerIP {
-		return &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
+		return h.refuse("ConnsPerIP", h.perIP[owner], h.limits.ConnsPerIP)
 	}
 	return nil
+}
+
+// refuse makes the error of a limit that keeps something out, and counts it.
+func (h *Host) refuse(scope string, used, limit int) *LimitError {
+	e := &LimitError{Scope: scope, Used: used, Limit: limit}
+	h.refusals.note(e)
+	return e
 }
 
 func (h *Host) upgrade(ctx context.Context, in Incoming, ticket *ticket[netip.Prefix]) {
@@ -438,11 +446,11 @@ func (h *Host) register(c *Conn, charge func(*Account)) (first bool, err error) 
 	defer h.mu.Unlock()
 	with := h.conns[c.remote]
 	if len(with) >= h.limits.ConnsPerPeer {
-		return false, &LimitError{Scope: "ConnsPerPeer", Limit: h.limits.ConnsPerPeer, Used: len(with)}
+		return false, h.refuse("ConnsPerPeer", len(with), h.limits.ConnsPerPeer)
 	}
 	owner, counted := countedOwner(c)
 	if counted && h.perIP[owner] >= h.limits.ConnsPerIP {
-		return false, &LimitError{Scope: "ConnsPerIP", Limit: h.limits.ConnsPerIP, Used: h.perIP[owner]}
+		return false, h.refuse("ConnsPerIP", h.perIP[owner], h.limits.ConnsPerIP)
 	}
 	if err := h.makeRoom(c); err != nil {
 		return false, err

@@ -30,7 +30,10 @@ func addrOwner(a multiaddr.Addr) netip.Prefix {
 type waitroom[K comparable] struct {
 	max       int
 	perGroup  int
-	evictSelf bool // a full group gives up one of its own for the newcomer, instead of refusing it
+	evictSelf bool   // a full group gives up one of its own for the newcomer, instead of refusing it
+	name      string // of the limit in max
+	groupName string // of that in perGroup
+	refusals  *refusalLog
 
 	mu      sync.Mutex
 	total   int
@@ -62,13 +65,16 @@ func (w *waitroom[K]) enter(group, owner K, evict func()) *ticket[K] {
 		w.groups, w.held = make(map[K][]*ticket[K]), make(map[K]int)
 	}
 	full := w.groups[group]
+	reached := LimitError{Scope: w.groupName, Used: len(full), Limit: w.perGroup}
 	if len(full) < w.perGroup {
 		full = nil
 		if w.total >= w.max {
 			full = w.largest()
+			reached = LimitError{Scope: w.name, Used: w.total, Limit: w.max}
 		}
 	}
 	if full != nil {
+		w.refusals.note(&reached)
 		// A newcomer never displaces a group that holds less than its own.
 		if full[0].group == group && !w.evictSelf {
 			w.mu.Unlock()

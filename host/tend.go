@@ -69,7 +69,7 @@ func (h *Host) crowded(newcomer netip.Prefix) bool {
 }
 
 // full tells which limit keeps out one more connection that takes cost bytes; nil: none.
-func (h *Host) full(cost int) error {
+func (h *Host) full(cost int) *LimitError {
 	if h.numConns-h.leaving >= h.limits.Conns {
 		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
 	}
@@ -86,9 +86,9 @@ func (h *Host) makeRoom(c *Conn) error {
 		if full == nil {
 			return nil
 		}
+		h.refusals.note(full)
 		going := h.trimmer.displace(c.opened, h.allLinks(), h.linkOf(c))
 		if len(going) == 0 {
-			h.refusedConns.Add(1)
 			return full
 		}
 		h.giveUp(going)

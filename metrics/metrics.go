@@ -249,7 +249,7 @@ var (
 	descLost     = prometheus.NewDesc("kith_events_lost_total", "Events for which subscribers were too slow.", nil, nil)
 	descLimit    = prometheus.NewDesc("kith_limit", "Limits of what remotes can make the host hold; bytes where the unit says so.", []string{"scope", "unit"}, nil)
 	descUsed     = prometheus.NewDesc("kith_limit_used", "How much of a limit is used.", []string{"scope", "unit"}, nil)
-	descRefused  = prometheus.NewDesc("kith_limit_refused_total", "How often a limit has refused something.", []string{"scope"}, nil)
+	descRefused  = prometheus.NewDesc("kith_limit_refused_total", "How often a limit was reached, so that something was refused or something else had to end.", []string{"scope"}, nil)
 	descProtocol = prometheus.NewDesc("kith_protocols", "Protocols that the host serves.", nil, nil)
 )
 

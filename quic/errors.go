@@ -42,6 +42,10 @@ type ConnError struct {
 func (e *ConnError) Error() string {
 	var app *quicgo.ApplicationError
 	if !errors.As(e.Err, &app) {
+		var early *quicgo.TransportError
+		if errors.As(e.Err, &early) && early.Remote && early.ErrorCode == quicgo.ApplicationErrorErrorCode {
+			return "quic: the remote closed the connection during the handshake, when QUIC does not say why: it does not let us in, or has no room"
+		}
 		return fmt.Sprintf("quic: connection ended: %v", e.Err)
 	}
 	by := "this side"

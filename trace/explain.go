@@ -39,6 +39,7 @@ type Explanation struct {
 	Agent    string        // what the peer calls itself
 	Conn     *host.Conn    // nil: there is none
 	Err      error         // why there is none
+	Ended    error         // why the peer closed it again before it had said who it is
 	Steps    []Step        // in the order in which they were tried, then those that were not
 }
 
@@ -70,7 +71,7 @@ func Explain(records []Record) []*Explanation {
 		}
 		return all[i]
 	}
-	opened := make(map[*host.Conn]time.Time)
+	opened, closed := make(map[*host.Conn]time.Time), make(map[*host.Conn]error)
 	for _, r := range records {
 		switch e := r.Event.(type) {
 		case host.DialStarted:
@@ -97,6 +98,8 @@ func Explain(records []Record) []*Explanation {
 			find(e.ID, e.Peer).note(e.Attempt)
 		case host.ConnOpened:
 			opened[e.Conn] = r.Time
+		case host.ConnClosed:
+			closed[e.Conn] = e.Err
 		case host.DialEnded:
 			x := find(e.ID, e.Peer)
 			x.Elapsed, x.Conn, x.Err = e.Elapsed, e.Conn, e.Err
@@ -110,11 +113,23 @@ func Explain(records []Record) []*Explanation {
 		}
 	}
 	for _, x := range all {
+		if err := closed[x.Conn]; x.Conn != nil && x.Identify == 0 && byRemote(err) {
+			x.Ended = err
+		}
 		slices.SortStableFunc(x.Steps, func(a, b Step) int {
 			return cmp.Or(cmp.Compare(a.group(), b.group()), cmp.Compare(a.Start, b.Start), cmp.Compare(a.Turn, b.Turn))
 		})
 	}
 	return all
+}
+
+// byRemote tells whether the remote closed a connection.
+func byRemote(err error) bool {
+	var by interface {
+		error
+		IsRemote() bool
+	}
+	return errors.As(err, &by) && by.IsRemote()
 }
 
 // addMissing takes over what the error of a dial knows and no event has told.
@@ -187,6 +202,9 @@ func (x *Explanation) note(a host.DialAttempt) {
 // Summary is the outcome in a sentence.
 func (x *Explanation) Summary() string {
 	switch {
+	case x.Ended != nil:
+		reason, _ := Why(host.DialAttempt{Stage: host.StageMuxed, Err: x.Ended})
+		return fmt.Sprintf("connected to %s at %s in %v, but only for a moment: %s", x.Peer, x.Conn.RemoteAddr(), rounded(x.Elapsed), printable(reason))
 	case x.Conn != nil:
 		return fmt.Sprintf("connected to %s at %s in %v", x.Peer, x.Conn.RemoteAddr(), rounded(x.Elapsed))
 	case x.Err == nil:
@@ -210,6 +228,10 @@ func (x *Explanation) Summary() string {
 // Remedy is what to do about what ended the dial as a whole; "" if its steps have
 // what there is to say.
 func (x *Explanation) Remedy() string {
+	if x.Ended != nil {
+		_, remedy := Why(host.DialAttempt{Stage: host.StageMuxed, Err: x.Ended})
+		return remedy
+	}
 	var all *host.DialError
 	if !errors.As(x.Err, &all) || all.Cause == nil || errors.Is(all.Cause, context.Canceled) || errors.Is(all.Cause, context.DeadlineExceeded) {
 		return ""

@@ -81,7 +81,7 @@ names were resolved within 4ms
 3  why  the other end hung up during the security handshake
    do   is it a libp2p peer that listens on this port? It may also be full, or in a private network (--psk)
 4  why  there is no name peer.example in the DNS
-   do   look for a typing error; /dns4 needs an A record, /dns6 an AAAA record, /dnsaddr a TXT record of _dnsaddr.peer.example
+   do   look for a typing error; /dns4 needs an A record, /dns6 an AAAA record
 5  why  in this network nothing of its kind has got through
    do   none of the last 12 dials over IPv6 got through`
 	if got := dials[0].String(); got != want {

@@ -65,7 +65,7 @@ func Why(a host.DialAttempt) (reason, remedy string) {
 		return "another peer answered: " + err.Error(), "the address is another peer's now: ask for a new one, or dial the ID that answered if it is the one wanted"
 	case has(err, "other private network", "another private network"):
 		return err.Error(), "give both ends the same --psk file, or none"
-	case has(err, "takes no connections now", "gated", "resource limit exceeded", "rate limited"):
+	case has(err, "takes no connections now", "does not say why", "gated", "made way for others", "shutting down", "resource limit exceeded", "rate limited"):
 		return "the peer turned us away: " + err.Error(), "the peer decides: it is full, or does not let us in; try later, or ask who runs it"
 	case has(err, "not supported"):
 		return "no common protocol for " + what(a.Stage) + ": " + err.Error(), "leave --security away on both ends; a peer this old or this new may need another transport"
@@ -100,8 +100,10 @@ func notTried(err error) (reason, remedy string) {
 
 func explainDNS(err *net.DNSError) (reason, remedy string) {
 	switch {
+	case err.IsNotFound && strings.HasPrefix(err.Name, "_dnsaddr."):
+		return "there is no name " + err.Name + " in the DNS", "look for a typing error; /dnsaddr needs TXT records of this name, each with dnsaddr=/… in it"
 	case err.IsNotFound:
-		return "there is no name " + err.Name + " in the DNS", "look for a typing error; /dns4 needs an A record, /dns6 an AAAA record, /dnsaddr a TXT record of _dnsaddr." + err.Name
+		return "there is no name " + err.Name + " in the DNS", "look for a typing error; /dns4 needs an A record, /dns6 an AAAA record"
 	case err.IsTimeout:
 		return "the DNS did not answer for " + err.Name, "look at this machine's resolver, or use an address with an IP"
 	}

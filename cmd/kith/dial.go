@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kith-p2p/kith"
-	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/trace"
 )
@@ -56,8 +56,6 @@ func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration,
 	if err != nil {
 		return err
 	}
-	cfg.Listen = []multiaddr.Addr{}
-	cfg.MDNS.NoConnect = true
 	t := trace.New(traceBuffer)
 	cfg.Trace = t.Add
 	var records []trace.Record
@@ -68,7 +66,7 @@ func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration,
 			records = append(records, r)
 		}
 	}()
-	n, err := kith.Start(ctx, cfg)
+	n, err := startDialer(ctx, cfg)
 	if err != nil {
 		t.Close()
 		return err
@@ -85,8 +83,7 @@ func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration,
 	conn, err := n.Connect(ctx, to)
 	took := time.Since(start)
 	if explain && err == nil {
-		_, idErr := n.Identify.Identify(ctx, conn)
-		if idErr != nil {
+		if _, idErr := n.Identify.Identify(ctx, conn); idErr != nil && !ended(conn) {
 			fmt.Fprintf(a.err, "kith: it did not say who it is: %v\n", idErr)
 		}
 	}
@@ -102,8 +99,12 @@ func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration,
 	t.Close()
 	<-collected
 	dials := trace.Explain(records)
-	if len(dials) == 0 {
-		return err
+	if len(dials) == 0 { // it was not even begun, or there is a connection from before
+		if err == nil {
+			a.sayConnected(conn, took)
+			return nil
+		}
+		dials = []*trace.Explanation{{Peer: to.ID, Elapsed: took, Err: err}}
 	}
 	for _, x := range dials {
 		if a.json {
@@ -112,10 +113,19 @@ func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration,
 			a.say("", nil, "%s", x)
 		}
 	}
-	if err != nil {
+	if err != nil || dials[len(dials)-1].Ended != nil {
 		return errNotConnected
 	}
 	return nil
+}
+
+func ended(c *host.Conn) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // targets understands several addresses of one peer.

@@ -53,8 +53,8 @@ func (b *byteSize) Type() string { return "size" }
 
 func (b *byteSize) Set(s string) error {
 	n, err := parseSize(s)
-	if err == nil && (n == 0 || n > math.MaxInt) {
-		err = fmt.Errorf("%q is not the size of a memory", s)
+	if err == nil && (n < 1<<20 || n > math.MaxInt) {
+		err = fmt.Errorf("%q is not enough memory for a node: at least 1MiB", s)
 	}
 	*b = byteSize(n)
 	return err

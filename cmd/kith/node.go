@@ -40,6 +40,7 @@ type nodeFlags struct {
 	metrics    string // of kith node alone
 
 	memory byteSize
+	conns  int
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
@@ -50,6 +51,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet, listens bool) {
 	flags.StringSliceVar(&f.interfaces, "interface", nil, "network interface for mDNS, such as eth0; all but loopback if not given")
 	flags.StringVar(&f.service, "service", "", "mDNS service name; peers with another are not found (default _p2p._udp)")
 	flags.Var(&f.memory, "memory", "all that peers may make the node use, such as 256MiB (default an eighth of the machine's, 64MiB to 1GiB)")
+	flags.IntVar(&f.conns, "conns", 0, "most connections at a time (default one for each 64KiB of --memory)")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log on stderr")
 	if listens {
 		flags.StringSliceVar(&f.listen, "listen", nil, "address to listen on, such as /ip4/0.0.0.0/tcp/4001 (default one free port for all transports on all interfaces)")
@@ -65,7 +67,10 @@ func (f *nodeFlags) config(errOut *os.File) (kith.Config, error) {
 		Dir:  f.dir,
 		MDNS: kith.MDNS{Off: f.noMDNS, Interfaces: f.interfaces, Service: f.service},
 	}
-	level := slog.LevelError
+	if f.conns < 0 {
+		return cfg, &usageError{fmt.Errorf("--conns is how many connections there may be: more than none, not %d", f.conns)}
+	}
+	level := slog.LevelWarn // limits that are reached, and what goes wrong
 	if f.verbose {
 		level = slog.LevelDebug
 	}
@@ -77,7 +82,7 @@ func (f *nodeFlags) config(errOut *os.File) (kith.Config, error) {
 		}
 		cfg.PSK = &key
 	}
-	cfg.Limits.Memory = int(f.memory)
+	cfg.Limits = host.Limits{Memory: int(f.memory), Conns: f.conns}
 	cfg.WebSocket = kith.WebSocket{CertFile: f.tlsCert, KeyFile: f.tlsKey}
 	if f.autoTLS {
 		cfg.WebSocket.AutoTLS = new(autotls.Config)
@@ -116,14 +121,7 @@ func (a *app) dial(ctx context.Context, arg string, timeout time.Duration) (n *k
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	cfg.Listen = []multiaddr.Addr{}
-	cfg.MDNS.NoConnect = true
-	n, err = kith.Start(ctx, cfg)
-	if errors.Is(err, store.ErrInUse) { // by a node that runs: what it learns this one can do without
-		cfg.Store = new(store.Memory)
-		n, err = kith.Start(ctx, cfg)
-	}
-	if err != nil {
+	if n, err = startDialer(ctx, cfg); err != nil {
 		return nil, nil, 0, err
 	}
 	start := time.Now()
@@ -132,6 +130,18 @@ func (a *app) dial(ctx context.Context, arg string, timeout time.Duration) (n *k
 		return nil, nil, 0, err
 	}
 	return n, conn, time.Since(start), nil
+}
+
+// startDialer starts a node that asks others and does not listen.
+func startDialer(ctx context.Context, cfg kith.Config) (*kith.Node, error) {
+	cfg.Listen = []multiaddr.Addr{}
+	cfg.MDNS.NoConnect = true
+	n, err := kith.Start(ctx, cfg)
+	if errors.Is(err, store.ErrInUse) { // by a node that runs: what it learns this one can do without
+		cfg.Store = new(store.Memory)
+		n, err = kith.Start(ctx, cfg)
+	}
+	return n, err
 }
 
 func connect(ctx context.Context, n *kith.Node, arg string, timeout time.Duration) (*host.Conn, error) {
@@ -206,11 +216,17 @@ With --json each line is one event: listening, discovered, connected, disconnect
 		Example: `  kith node
   kith node --dir ~/.config/kith --listen /ip4/0.0.0.0/tcp/4001
   kith node --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… --json
+  kith node --memory 256MiB --conns 500       all that peers may cause
+  kith node --memory 256MiB --limits          what follows from that
   kith node --metrics 127.0.0.1:9100          figures for Prometheus at http://127.0.0.1:9100/metrics`,
 		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limits {
-				return a.printLimits(host.Limits{Memory: int(a.node.memory)})
+				cfg, err := a.node.config(os.Stderr)
+				if err != nil {
+					return err
+				}
+				return a.printLimits(cfg.Limits)
 			}
 			return a.runNode(cmd.Context(), noPerf)
 		},
