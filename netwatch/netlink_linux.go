@@ -72,17 +72,23 @@ func listen() (notices <-chan bool, look func() string, stop func()) {
 
 // carrier tells whether one of the messages is of a link that lost or got its
 // carrier: even with the same address it may lead elsewhere now. links are the
-// flags of those seen.
+// flags of those that are there.
 func carrier(b []byte, links map[uint32]uint32) (changed bool) {
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if err != nil {
 		return true
 	}
 	for _, m := range messages {
-		if m.Header.Type != syscall.RTM_NEWLINK || len(m.Data) < syscall.SizeofIfInfomsg {
+		if len(m.Data) < syscall.SizeofIfInfomsg {
 			continue
 		}
 		index := binary.NativeEndian.Uint32(m.Data[4:])
+		if m.Header.Type == syscall.RTM_DELLINK && m.Data[0] == syscall.AF_UNSPEC { // not one that only left a bridge
+			delete(links, index)
+		}
+		if m.Header.Type != syscall.RTM_NEWLINK {
+			continue
+		}
 		flags := binary.NativeEndian.Uint32(m.Data[8:]) & (syscall.IFF_UP | iffLowerUp)
 		if known, ok := links[index]; ok && known != flags {
 			changed = true

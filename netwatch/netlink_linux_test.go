@@ -35,6 +35,22 @@ func TestCarrier(t *testing.T) {
 	}
 }
 
+// Links that are gone are forgotten, and those that only leave a bridge are not.
+func TestLinksGo(t *testing.T) {
+	links := make(map[uint32]uint32)
+	carrier(link(syscall.IFF_UP), links)
+	gone := link(0)
+	binary.NativeEndian.PutUint16(gone[4:], syscall.RTM_DELLINK)
+	gone[syscall.SizeofNlMsghdr] = syscall.AF_BRIDGE
+	if carrier(gone, links) || len(links) != 1 {
+		t.Errorf("after it has left a bridge %d links are known", len(links))
+	}
+	gone[syscall.SizeofNlMsghdr] = syscall.AF_UNSPEC
+	if carrier(gone, links) || len(links) != 0 {
+		t.Errorf("after its end %d links are known", len(links))
+	}
+}
+
 func FuzzNotice(f *testing.F) {
 	f.Add(link(syscall.IFF_UP))
 	for _, kind := range []int{syscall.RTM_GETLINK, syscall.RTM_GETADDR, syscall.RTM_GETROUTE} {
