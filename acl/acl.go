@@ -220,8 +220,9 @@ func (l *List) CheckPeer(p peer.ID) error {
 	return nil
 }
 
-// CheckAddr returns a *BlockedError if the IP address of addr is blocked. An address
-// that begins with a name or anything else is not.
+// CheckAddr returns a *BlockedError if the IP address of addr is blocked, or an IPv4
+// address that it stands for: see host.EmbeddedIPv4. An address that begins with a name
+// or anything else is not.
 func (l *List) CheckAddr(addr multiaddr.Addr) error {
 	t := l.table.Load()
 	if t.noNetworks() {
@@ -231,13 +232,15 @@ func (l *List) CheckAddr(addr multiaddr.Addr) error {
 	if !ok {
 		return nil
 	}
-	if e, ok := t.ofIP(ip, l.now); ok && e.Verdict == Block {
-		return &BlockedError{e}
+	for _, ip := range append(host.EmbeddedIPv4(ip), ip) {
+		if e, ok := t.ofIP(ip, l.now); ok && e.Verdict == Block {
+			return &BlockedError{e}
+		}
 	}
 	return nil
 }
 
-// allowsIP tells whether an entry of the list allows ip.
+// allowsIP tells whether an entry of the list allows ip, in this very form.
 func (l *List) allowsIP(ip netip.Addr) bool {
 	e, ok := l.table.Load().ofIP(ip, l.now)
 	return ok && e.Verdict == Allow

@@ -132,6 +132,48 @@ func TestDecisions(t *testing.T) {
 	peerIs(bob, false)
 }
 
+// A blocked IPv4 address is blocked in each of the IPv6 forms in which packets reach it.
+func TestDisguisedAddresses(t *testing.T) {
+	l := New()
+	if err := l.Set(entries(t, "block 192.0.2.0/24\nallow 198.51.100.0/24\nblock 2001:db8::/32")...); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		form, blocked, other string
+	}{
+		{"plain", "192.0.2.33", "198.51.100.33"},
+		{"mapped", "::ffff:192.0.2.33", "::ffff:198.51.100.33"},
+		{"compatible", "::192.0.2.33", "::198.51.100.33"},
+		{"translated", "::ffff:0:192.0.2.33", "::ffff:0:198.51.100.33"},
+		{"NAT64", "64:ff9b::192.0.2.33", "64:ff9b::198.51.100.33"},
+		{"6to4", "2002:c000:221::1", "2002:c633:6421::1"},
+		{"Teredo client", "2001:0:c633:6421::3fff:fdde", "2001:0:c633:6421::39cc:9bde"},
+		{"Teredo server", "2001:0:c000:221::39cc:9bde", "2001:0:c633:6421::39cc:9bde"},
+		{"ISATAP", "2001:470::5efe:192.0.2.33", "2001:470::5efe:198.51.100.33"},
+		{"its own network", "2001:db8::5efe:198.51.100.33", "2001:db9::1"},
+		{"loopback", "2001:db8::1", "::1"},
+	} {
+		for ip, want := range map[string]bool{c.blocked: true, c.other: false} {
+			addr := multiaddr.FromAddrPort(multiaddr.TCP, netip.AddrPortFrom(netip.MustParseAddr(ip), 4001))
+			var blocked *BlockedError
+			if err := l.CheckAddr(addr); errors.As(err, &blocked) != want {
+				t.Errorf("%s: %s: %v", c.form, ip, err)
+			}
+		}
+	}
+	// All of IPv4 is not this machine by IPv6.
+	if err := l.Set(entries(t, "block 0.0.0.0/0")...); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.CheckAddr(multiaddr.MustParse("/ip6/::1/tcp/1")); err != nil {
+		t.Error(err)
+	}
+	// What strangers may lead us to is allowed by name alone.
+	if l.allowsIP(netip.MustParseAddr("64:ff9b::198.51.100.33")) || !l.allowsIP(netip.MustParseAddr("198.51.100.33")) {
+		t.Error("an allowed network allows other forms")
+	}
+}
+
 func TestErrorText(t *testing.T) {
 	l := New()
 	l.Set(entries(t, "block 203.0.113.0/24 until 2100-01-01T00:00:00Z # floods us")...)

@@ -19,6 +19,8 @@
 //
 //   - Of several networks with the address the smallest decides: block 203.0.113.0/24
 //     and allow 203.0.113.7 lets that one machine in.
+//   - A blocked IPv4 address is blocked in its IPv6 forms, too: NAT64, 6to4, Teredo and
+//     others (host.EmbeddedIPv4). An entry for such a form does not allow it.
 //   - A peer's own entry decides before that of everyone: block everyone and allow
 //     some peers makes a closed group.
 //   - An allowed network does one thing more: its addresses may be dialed when

@@ -191,6 +191,18 @@ func carried(ip netip.Addr) (inside [2]netip.Addr, n int) {
 	return inside, n
 }
 
+// EmbeddedIPv4 gives the IPv4 addresses that an IPv6 one stands for, which gateways and
+// tunnels send to: those of NAT64, 6to4, Teredo (server and client), ISATAP, and the old
+// compatible and translated forms. An IPv4-mapped address is not IPv6: see
+// netip.Addr.Unmap. A NAT64 that uses a prefix of its own does not show.
+func EmbeddedIPv4(ip netip.Addr) []netip.Addr {
+	if ip = plain(ip); !ip.Is6() || ip.IsLoopback() || ip.IsUnspecified() {
+		return nil
+	}
+	inside, n := carried(ip)
+	return append([]netip.Addr(nil), inside[:n]...)
+}
+
 // bothered is who gets the packets that are sent to ip: the IPv4 address in an IPv6
 // one, if there is one.
 func bothered(ip netip.Addr) netip.Addr {
