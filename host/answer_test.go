@@ -79,3 +79,38 @@ func TestLateAnswers(t *testing.T) {
 		}
 	})
 }
+
+// Close waits for an answer that the remote does not take, which the end of the
+// connection ends.
+func TestCloseEndsAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, err := New(Config{Identity: testKey(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken := make(chan struct{})
+		writes := 0
+		add := func() {
+			s := &Stream{conn: &Conn{host: h}, dir: DirInbound}
+			s.mux = writing{during: func() { writes++; <-taken }}
+			g := &negotiation{stream: s, pending: []byte("answer")}
+			g.left.Store(1)
+			s.negotiating.Store(g)
+			h.answers.add(g, time.Now())
+		}
+		add()
+		time.Sleep(answerDelay)
+		synctest.Wait()
+		add() // is not sent any more
+		time.AfterFunc(answerDelay/2, func() { close(taken) })
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		add()
+		time.Sleep(2 * answerDelay)
+		synctest.Wait()
+		if running := h.running.Load(); running != 0 || writes != 1 {
+			t.Errorf("%d goroutines run, %d answers were sent", running, writes)
+		}
+	})
+}

@@ -14,6 +14,7 @@ type answers struct {
 	first, last *negotiation // in the order of their times
 	timer       *time.Timer  // nil until the first
 	armed       bool         // the timer runs
+	ended       bool         // the host is closed
 }
 
 // waiting is the place of a negotiation in the queue.
@@ -26,6 +27,9 @@ type waiting struct {
 func (a *answers) add(g *negotiation, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.ended {
+		return
+	}
 	g.late = waiting{in: true, due: now.Add(answerDelay), prev: a.last}
 	if a.last == nil {
 		a.first = g
@@ -74,13 +78,33 @@ func (a *answers) drop(g *negotiation) {
 func (a *answers) send() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.ended {
+		return
+	}
 	now := time.Now()
 	for a.first != nil && !a.first.late.due.After(now) {
 		g := a.first
 		a.drop(g)
-		go g.stream.flush(g)
+		if g.stream.conn.host.hold() {
+			go g.sendLate()
+		}
 	}
 	if a.armed = a.first != nil; a.armed {
 		a.timer.Reset(a.first.late.due.Sub(now))
+	}
+}
+
+func (g *negotiation) sendLate() {
+	defer g.stream.conn.host.release()
+	g.stream.flush(g)
+}
+
+// end is for when the host closes: what has not been sent never is.
+func (a *answers) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	if a.timer != nil {
+		a.timer.Stop()
 	}
 }
