@@ -6,7 +6,11 @@ package kith_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -14,6 +18,7 @@ import (
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
+	"github.com/kith-p2p/kith/rpc"
 	"github.com/kith-p2p/kith/upgrade"
 )
 
@@ -84,11 +89,7 @@ func accountFor(t *testing.T, addr string, security func(peer.PrivateKey) (upgra
 	scope := func(name string) int {
 		sum := 0
 		for _, n := range append([]*kith.Node{server, first}, nodes...) {
-			for _, s := range n.Usage().Scopes {
-				if s.Name == name {
-					sum += s.Used
-				}
-			}
+			sum += used(n, name)
 		}
 		return sum
 	}
@@ -123,6 +124,92 @@ func accountFor(t *testing.T, addr string, security func(peer.PrivateKey) (upgra
 		go s.Write(make([]byte, 1<<20))
 	}
 	agree(t, "unread", before, unread, func() int { return scope("StreamMemory") - charged })
+}
+
+// So is what is said of calls whose handlers keep the request and wait.
+func TestCallAccounting(t *testing.T) {
+	const calls, size = 800, 8 << 10
+	node := func() *kith.Node {
+		n, err := kith.Start(t.Context(), kith.Config{
+			Listen: []multiaddr.Addr{multiaddr.MustParse("/ip4/127.0.0.1/tcp/0")},
+			MDNS:   kith.MDNS{Off: true},
+			Limits: host.Limits{Memory: 1 << 30},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	client, server := node(), node()
+	if _, err := client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	charged := func() int { return used(server, "StreamMemory") + used(client, "StreamMemory") }
+	m := rpc.Method[[]byte, []byte]{Protocol: "/hold/1", Codec: rpc.Raw, Calls: -1, CallsPerPeer: -1}
+	got := make(chan struct{}, calls)
+	m.ServeStream(server.Host, func(ctx context.Context, s *rpc.ServerStream[[]byte, []byte]) error {
+		request, err := s.Recv()
+		got <- struct{}{}
+		<-ctx.Done()
+		runtime.KeepAlive(request)
+		return err
+	})
+	before, already := settled(t), charged()
+	for range calls {
+		s, err := m.Open(t.Context(), client.Host, server.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Send(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range calls {
+		<-got
+	}
+	agree(t, "calls with requests of 8 KiB", before, calls, func() int { return charged() - already })
+}
+
+// So is what is said of the address book.
+func TestBookAccounting(t *testing.T) {
+	const peers = 50_000 // so that what other tests leave to the collector is little beside it
+	n, err := kith.Start(t.Context(), kith.Config{Listen: []multiaddr.Addr{}, MDNS: kith.MDNS{Off: true}, Limits: host.Limits{BookMemory: 256 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	charged := func() int { return used(n, "BookMemory") }
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, addrs := range []int{1, 3, 10} {
+		before, already := settled(t), charged()
+		for range peers {
+			// As from the wire: made of bytes that nobody else keeps.
+			raw := binary.BigEndian.AppendUint64([]byte{0x12, 0x20}, random.Uint64())
+			id, err := peer.IDFromBytes(append(raw, make([]byte, 24)...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var at []multiaddr.Addr
+			for i := range addrs {
+				ip := netip.AddrFrom4([4]byte{byte(random.Uint32()), byte(random.Uint32()), byte(i), 1})
+				at = append(at, multiaddr.FromAddrPort(multiaddr.TCP, netip.AddrPortFrom(ip, 4001)))
+			}
+			n.Discovered(peer.AddrInfo{ID: id, Addrs: at}, "test", host.SourceStranger)
+		}
+		agree(t, fmt.Sprintf("peers with %d addresses", addrs), before, peers, func() int { return charged() - already })
+	}
+}
+
+// used is what n says that it uses of a limit.
+func used(n *kith.Node, limit string) int {
+	for _, s := range n.Usage().Scopes {
+		if s.Name == limit {
+			return s.Used
+		}
+	}
+	return 0
 }
 
 // settled measures when what went before is gone.

@@ -7,8 +7,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-
-	"github.com/kith-p2p/kith/multiaddr"
 )
 
 // MachineMemory is how many bytes of memory this process may use: what the machine has,
@@ -41,6 +39,7 @@ type budget struct {
 	growing  atomic.Int64 // of used: windows beyond what a muxer must grant; at most half
 	shedding atomic.Bool
 	most     atomic.Pointer[largest] // as of the last look; nil: there was enough since
+	holds    holds                   // see Stream.Take
 
 	mu     sync.Mutex
 	groups map[netip.Prefix]*group
@@ -54,8 +53,9 @@ type share struct {
 
 // A group is what the inbound connections of one address group hold.
 type group struct {
-	used  atomic.Int64 // bytes
-	conns int          // guarded by budget.mu
+	prefix netip.Prefix
+	used   atomic.Int64 // bytes
+	conns  int          // guarded by budget.mu
 }
 
 // largest is who holds the most: an address group and in it a peer, or a peer with
@@ -91,42 +91,36 @@ func newBudget(l Limits, spawn func(func(context.Context)) bool, each func(func(
 	return b
 }
 
-// open opens the account of a connection with the peer that has the share p.
-func (a *Account) open(b *budget, p *share, dir Direction, addr multiaddr.Addr) {
+// open opens the account of a connection with the peer that has the share p, which came
+// from an address group or from none.
+func (a *Account) open(b *budget, p *share, from netip.Prefix) {
 	a.budget, a.peer = b, p
-	if prefix, ok := chargedGroup(dir, addr); ok {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if a.group = b.groups[prefix]; a.group == nil {
-			if b.groups == nil {
-				b.groups = make(map[netip.Prefix]*group)
-			}
-			a.group = new(group)
-			b.groups[prefix] = a.group
-		}
-		a.group.conns++
+	if !distant(from) {
+		return
 	}
-}
-
-// chargedGroup is the address group that has to do with a connection. Who is within this
-// machine, or has no IP address, is in none.
-func chargedGroup(dir Direction, addr multiaddr.Addr) (netip.Prefix, bool) {
-	prefix := addrGroup(addr)
-	return prefix, dir == DirInbound && prefix.IsValid() && !prefix.Addr().IsLoopback()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.group = b.groups[from]; a.group == nil {
+		if b.groups == nil {
+			b.groups = make(map[netip.Prefix]*group)
+		}
+		a.group = &group{prefix: from}
+		b.groups[from] = a.group
+	}
+	a.group.conns++
 }
 
 // close takes the account out of its group. What is still taken is given back later,
 // by who has taken it.
-func (a *Account) close(dir Direction, addr multiaddr.Addr) {
+func (a *Account) close() {
 	if a.group == nil {
 		return
 	}
-	prefix, _ := chargedGroup(dir, addr)
 	b := a.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a.group.conns--; a.group.conns == 0 {
-		delete(b.groups, prefix)
+		delete(b.groups, a.group.prefix)
 	}
 }
 
@@ -185,15 +179,16 @@ func (a *Account) Release(n int) {
 	}
 }
 
-// Grow takes up to n bytes for a window that need not be as large, and returns how many. Of the memory half is
-// for that, so that what has to be taken always finds some.
+// Grow takes up to n bytes for a window that need not be as large, and returns how many.
+// Of the memory half is for that, and of a peer's part what it holds otherwise leaves of
+// half, so that what has to be taken always finds some.
 //
 // A peer may hold as much as there is left of that, so two get a third each and three
 // a quarter: some is always left for one more. Who holds more than that, since others
 // have come, is told so by a number below 0: by so much its windows should shrink.
 func (a *Account) Grow(n int) int {
 	b, k := a.budget, int64(n)
-	left := min(b.hard/2-b.growing.Load(), b.limit-b.used.Load())
+	left := min(b.hard/2-b.growing.Load(), b.limit-b.used.Load(), b.maxPeer/2)
 	room := left - a.peer.used.Load()
 	if room < 0 {
 		return int(max(room, -math.MaxInt32))
@@ -281,7 +276,7 @@ func (b *budget) shed(ctx context.Context) {
 	defer b.shedding.Store(false)
 	defer b.most.Store(nil)
 	step := b.limit / 16
-	for rounds := 0; b.used.Load() > b.limit-step && rounds < maxShedding && ctx.Err() == nil; rounds++ {
+	for rounds := 0; b.used.Load()-b.holds.ending.Load() > b.limit-step && rounds < maxShedding && ctx.Err() == nil; rounds++ {
 		m := b.look()
 		var fattest *Account
 		b.each(func(a *Account) {
@@ -292,7 +287,10 @@ func (b *budget) shed(ctx context.Context) {
 		if fattest == nil {
 			return
 		}
-		fattest.shed(int(max(m.peer.used.Load()/4, step/4)))
+		n := int(max(m.peer.used.Load()/4, step/4))
+		if n -= b.holds.shed(fattest, n); n > 0 {
+			fattest.shed(n)
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func newTreasury(streamMemory int) *treasury {
 func (m *treasury) account(p *share, addr string) *Account {
 	a := new(Account)
 	a.shed = func(n int) { a.Release(min(n, a.Used())) }
-	a.open(m.budget, p, DirInbound, multiaddr.MustParse(addr))
+	a.open(m.budget, p, addrGroup(multiaddr.MustParse(addr)))
 	m.accounts = append(m.accounts, a)
 	return a
 }
@@ -93,9 +93,9 @@ func TestBudgetShares(t *testing.T) {
 	if m.refusals != 3 {
 		t.Errorf("%d refusals are counted, want 3", m.refusals)
 	}
-	for i, addr := range []string{"/ip4/192.0.2.1/tcp/1", "/ip4/198.51.100.1/tcp/1", "/ip4/192.0.2.200/tcp/1", "/ip4/203.0.113.1/tcp/1"} {
-		m.accounts[i].Release(m.accounts[i].Used())
-		m.accounts[i].close(DirInbound, multiaddr.MustParse(addr))
+	for _, a := range m.accounts {
+		a.Release(a.Used())
+		a.close()
 	}
 	if m.used.Load() != 0 || p.used.Load() != 0 || len(m.groups) != 0 {
 		t.Errorf("left: %d bytes, %d of the peer, %d groups", m.used.Load(), p.used.Load(), len(m.groups))

@@ -300,18 +300,10 @@ func (d *dialer) pause(n int, now time.Time) time.Duration {
 	return now.Sub(d.epoch) + wait
 }
 
-// owner is whom packets to the address bother: an IPv4 address or an IPv6 /56.
+// owner is whom packets to the address bother.
 func (s *step) owner() (netip.Prefix, bool) {
-	ip := s.endpoint.at.Addr()
-	if !ip.IsValid() {
-		return netip.Prefix{}, false
-	}
-	bits := 56
-	if ip.Is4() {
-		bits = 32
-	}
-	owner, err := ip.WithZone("").Prefix(bits)
-	return owner, err == nil
+	owner := ownerOf(s.endpoint.at.Addr())
+	return owner, owner.IsValid()
 }
 
 // hearsay tells whether only others say that the peer is there: nothing that they

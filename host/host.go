@@ -361,7 +361,7 @@ func (h *Host) room(addr multiaddr.Addr) error {
 	if wait := h.offenders.wait(owner, time.Now()); wait > 0 {
 		return fmt.Errorf("host: %d connections from %s broke rules: no more for %v", maxOffences, owner, wait.Round(time.Millisecond))
 	}
-	if owner.IsValid() && !owner.Addr().IsLoopback() && h.perIP[owner] >= h.limits.ConnsPerIP {
+	if distant(owner) && h.perIP[owner] >= h.limits.ConnsPerIP {
 		return h.refuse("ConnsPerIP", h.perIP[owner], h.limits.ConnsPerIP)
 	}
 	return nil
@@ -469,7 +469,7 @@ func (h *Host) register(c *Conn, charge func(*Account)) (first bool, err error) 
 	if len(with) > 0 {
 		held = with[0].account.peer
 	}
-	c.account.open(h.budget, held, c.dir, c.addr)
+	c.account.open(h.budget, held, c.group())
 	if charge != nil {
 		charge(&c.account) // before anybody can find the connection and open streams
 	}
@@ -483,7 +483,7 @@ func (h *Host) register(c *Conn, charge func(*Account)) (first bool, err error) 
 // countedOwner gives the address owner to which an inbound connection is charged.
 func countedOwner(c *Conn) (netip.Prefix, bool) {
 	owner := addrOwner(c.addr)
-	return owner, c.dir == DirInbound && owner.IsValid() && !owner.Addr().IsLoopback()
+	return owner, c.dir == DirInbound && distant(owner)
 }
 
 func (h *Host) unregister(c *Conn) (last bool) {
@@ -518,7 +518,7 @@ func (h *Host) removeConn(c *Conn, err error) {
 	h.order.Lock()
 	defer h.order.Unlock()
 	last := h.unregister(c)
-	c.account.close(c.dir, c.addr)
+	c.account.close()
 	h.hub.emit(ConnClosed{Conn: c, Err: err})
 	if last {
 		h.book.connect(c.remote, false)
@@ -654,6 +654,7 @@ func (h *Host) Close() error {
 	close(h.done)
 	h.life.Unlock()
 	h.cancel()
+	h.answers.end()
 
 	h.mu.Lock()
 	listeners := h.listeners

@@ -19,9 +19,22 @@ func addrGroup(a multiaddr.Addr) netip.Prefix {
 // addrOwner is the part of an address that one machine or household has: an IPv4
 // address or an IPv6 /56.
 func addrOwner(a multiaddr.Addr) netip.Prefix {
-	p, _ := a.Prefix(32, 56)
+	ip, _ := a.IP()
+	return ownerOf(ip)
+}
+
+func ownerOf(ip netip.Addr) netip.Prefix {
+	bits := 56
+	if ip = plain(ip); ip.Is4() {
+		bits = 32
+	}
+	p, _ := ip.Prefix(bits)
 	return p
 }
+
+// distant tells of a part of the addresses, of which who connects from there has one
+// among others. Who is within this machine, or has no IP address, has none.
+func distant(part netip.Prefix) bool { return part.IsValid() && !part.Addr().IsLoopback() }
 
 // A waitroom holds what remotes have begun and not finished: half-open
 // connections by address group, streams without a protocol by peer. It is shared

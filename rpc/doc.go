@@ -18,13 +18,15 @@
 //
 // The wire format is described in docs/rpc.md, for those who implement it elsewhere.
 //
-// Read in this order: method.go, stream.go, serve.go, wire.go, errors.go.
+// Read in this order: method.go, stream.go, serve.go, wire.go, memory.go, errors.go.
 //
 // # Limits
 //
 // A message has at most [DefaultMaxMessage] bytes unless the method says otherwise; memory
 // grows with the bytes that arrive. A peer has at most [DefaultCallsPerPeer] calls of a
 // method in work, all peers [DefaultCalls]; more are refused with [ResourceExhausted]. The
-// server holds two messages that its handler has not asked for. Every wait ends: see
-// Method.Timeout and Method.Idle.
+// server holds two messages that its handler has not asked for. What messages and calls
+// take is taken from the host's memory for streams ([host.Stream.Take]); when there is none
+// left, both sides get errors of which [CodeOf] tells [ResourceExhausted]. Every wait ends:
+// see Method.Timeout and Method.Idle.
 package rpc

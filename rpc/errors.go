@@ -114,6 +114,8 @@ func toSend(err error) *Error {
 		return nil
 	case errors.As(err, &e):
 		return e
+	case errors.As(err, new(*host.LimitError)):
+		return &Error{Code: ResourceExhausted, Text: "the server has no memory left for this call: have fewer and smaller ones at once, or try again later"}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &Error{Code: DeadlineExceeded, Text: "the handler's time has passed"}
 	case errors.Is(err, context.Canceled):

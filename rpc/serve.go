@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kith-p2p/kith/host"
@@ -33,6 +34,9 @@ type ServerStream[Req, Resp any] struct {
 	ctx    context.Context // the handler's: as with http.Request, it is the whole call's
 	in     chan incoming   // closed when no more requests come
 	err    error           // of Recv, for good
+	got    int             // bytes of the request that Recv gave last
+	memory memory
+	lost   atomic.Pointer[host.StreamError] // the host took the stream's memory; set before ctx ends
 
 	mu   sync.Mutex // for sending
 	hold bool       // keep what is sent until the result
@@ -73,11 +77,16 @@ func (s *ServerStream[Req, Resp]) recv() (req Req, err error) {
 		case m.err != nil:
 			return req, m.err
 		}
+		s.memory.release(s.got)
+		s.got = frameLen(m.body)
 		if req, err = decode[Req](s.method.Codec.orJSON(), m.body); err != nil {
 			return req, Errorf(InvalidArgument, "the request: %v", err)
 		}
 		return req, nil
 	case <-s.ctx.Done():
+		if lost := s.lost.Load(); lost != nil {
+			return req, noMemory(lost)
+		}
 		return req, context.Cause(s.ctx)
 	case <-silence:
 		return req, Errorf(DeadlineExceeded, "no request came for %v", s.idle)
@@ -92,11 +101,16 @@ func (s *ServerStream[Req, Resp]) Send(resp Resp) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	frame := appendMessage(make([]byte, 0, len(value)+16), value)
+	size := len(value) + 16
+	if err := s.memory.Take(size); err != nil {
+		return fmt.Errorf("rpc: %s: the response: %w", s.method.Protocol, err)
+	}
+	frame := appendMessage(make([]byte, 0, size), value)
 	if s.hold {
 		s.held = frame
 		return nil
 	}
+	defer s.memory.release(size)
 	if s.idle > 0 {
 		s.stream.SetWriteDeadline(time.Now().Add(s.idle))
 	}
@@ -108,13 +122,17 @@ func (s *ServerStream[Req, Resp]) Send(resp Resp) error {
 func (m Method[Req, Resp]) serve(h *host.Host, timeout time.Duration, f func(context.Context, *ServerStream[Req, Resp]) error) {
 	calls := &room{max: orDefault(m.Calls, DefaultCalls), maxPerPeer: orDefault(m.CallsPerPeer, DefaultCallsPerPeer), held: make(map[peer.ID]int)}
 	h.Handle(m.Protocol, func(ctx context.Context, stream *host.Stream) error {
-		s := &ServerStream[Req, Resp]{method: m, stream: stream, log: h.Logger(), idle: orDefault(m.Idle, DefaultIdle), in: make(chan incoming, 1)}
+		s := &ServerStream[Req, Resp]{method: m, stream: stream, log: h.Logger(), idle: orDefault(m.Idle, DefaultIdle), in: make(chan incoming, 1), memory: memory{stream: stream}}
 		if err := calls.enter(s.Peer()); err != nil {
 			return s.finish(err)
 		}
 		defer calls.leave(s.Peer())
+		if err := s.memory.Take(callCost); err != nil {
+			return s.finish(err)
+		}
+		defer s.memory.releaseAll()
 		stream.SetReadDeadline(time.Now().Add(headTimeout))
-		kind, body, err := readFrame(stream, maxHead)
+		kind, body, err := readFrame(&s.memory, stream, maxHead)
 		if err == nil && kind != kindCall {
 			err = errKind(kind)
 		}
@@ -125,6 +143,7 @@ func (m Method[Req, Resp]) serve(h *host.Host, timeout time.Duration, f func(con
 		if err != nil {
 			return fmt.Errorf("rpc: how a call of %s begins: %w", m.Protocol, err)
 		}
+		s.memory.release(frameLen(body))
 		stream.SetReadDeadline(time.Time{})
 
 		if given == 0 || timeout > 0 && timeout < given {
@@ -170,7 +189,7 @@ func (s *ServerStream[Req, Resp]) read(cancel context.CancelFunc) {
 		readers.Put(r)
 	}()
 	for ended := false; ; {
-		kind, body, err := readFrame(r, limit(s.method.MaxRequest))
+		kind, body, err := readFrame(&s.memory, r, limit(s.method.MaxRequest))
 		switch {
 		case err == io.EOF: // as good as an end
 			if !ended {
@@ -191,6 +210,13 @@ func (s *ServerStream[Req, Resp]) read(cancel context.CancelFunc) {
 			if errors.As(err, &large) {
 				s.put(incoming{err: Errorf(ResourceExhausted, "a request of %d bytes is over the limit of %d", large.Size, large.Max)})
 				return
+			}
+			if errors.As(err, new(*host.LimitError)) {
+				s.put(incoming{err: fmt.Errorf("rpc: %s: the request: %w", s.method.Protocol, err)})
+				return
+			}
+			if reset := outOfMemory(err); reset != nil {
+				s.lost.Store(reset)
 			}
 		case err == nil:
 			// Against the rules, so nothing that the caller says counts.

@@ -30,6 +30,7 @@ type ClientStream[Req, Resp any] struct {
 	stop   func() bool // of the reset when ctx ends
 	r      *bufio.Reader
 	err    error // of Recv, for good
+	memory memory
 
 	mu    sync.Mutex // for sending
 	first []byte     // is sent before anything else
@@ -45,7 +46,7 @@ func (m Method[Req, Resp]) Open(ctx context.Context, h *host.Host, p peer.ID) (*
 	if err != nil {
 		return nil, fmt.Errorf("rpc: %s of %s: %w", m.Protocol, p, err)
 	}
-	s := &ClientStream[Req, Resp]{method: m, ctx: ctx, stream: stream, idle: orDefault(m.Idle, DefaultIdle)}
+	s := &ClientStream[Req, Resp]{method: m, ctx: ctx, stream: stream, idle: orDefault(m.Idle, DefaultIdle), memory: memory{stream: stream}}
 	var timeout time.Duration
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Until(deadline), time.Millisecond)
@@ -105,12 +106,15 @@ func (s *ClientStream[Req, Resp]) Recv() (resp Resp, err error) {
 		return resp, s.err
 	}
 	resp, err = s.recv()
+	s.memory.releaseAll() // from here on it is the program's
 	if err == nil {
 		return resp, nil
 	}
 	s.err = s.wrap(err)
 	if _, result := err.(*Error); result || err == io.EOF {
 		s.end(s.stream.Close)
+	} else if errors.As(err, new(*host.LimitError)) {
+		s.end(func() error { return s.stream.Reset(host.CodeResourceLimit) })
 	} else {
 		s.Close()
 	}
@@ -141,7 +145,7 @@ func (s *ClientStream[Req, Resp]) recv() (resp Resp, err error) {
 	if s.idle > 0 {
 		s.stream.SetReadDeadline(time.Now().Add(s.idle))
 	}
-	kind, body, err := readFrame(s.r, limit(s.method.MaxResponse))
+	kind, body, err := readFrame(&s.memory, s.r, limit(s.method.MaxResponse))
 	if err != nil {
 		var large *wire.SizeError
 		if errors.As(err, &large) {
@@ -193,6 +197,9 @@ func (s *ClientStream[Req, Resp]) wrap(err error) error {
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("rpc: %s of %s: nothing moved for %v (Method.Idle): %w", s.method.Protocol, p, s.idle, err)
+	}
+	if reset := outOfMemory(err); reset != nil {
+		err = noMemory(reset)
 	}
 	return fmt.Errorf("rpc: %s of %s: %w", s.method.Protocol, p, err)
 }

@@ -112,10 +112,11 @@ func parseResult(body []byte) (*Error, error) {
 
 var errEmptyFrame = errors.New("rpc: a frame without a kind")
 
-// readFrame reads one frame. Values may have maxValue bytes, heads maxHead; which it is
-// shows only after the length, so the larger of the two bounds what is read.
-func readFrame(r io.Reader, maxValue int) (kind byte, body []byte, err error) {
-	frame, err := wire.ReadFrame(r, 1+max(maxValue, maxHead))
+// readFrame reads one frame into memory that is taken from m, if there is one: one byte
+// more than the body has. Values may have maxValue bytes, heads maxHead; which
+// it is shows only after the length, so the larger of the two bounds what is read.
+func readFrame(m wire.Memory, r io.Reader, maxValue int) (kind byte, body []byte, err error) {
+	frame, err := wire.ReadFrameInto(m, r, 1+max(maxValue, maxHead))
 	if err != nil {
 		var large *wire.SizeError
 		if errors.As(err, &large) {

@@ -36,7 +36,7 @@ func TestVectors(t *testing.T) {
 
 func TestTimeoutRoundTrip(t *testing.T) {
 	for _, d := range []time.Duration{0, 1, time.Millisecond, time.Hour, 1<<63 - 1} {
-		kind, body, err := readFrame(bytes.NewReader(appendCall(nil, d)), 0)
+		kind, body, err := readFrame(nil, bytes.NewReader(appendCall(nil, d)), 0)
 		if err != nil || kind != kindCall {
 			t.Fatal(kind, err)
 		}
@@ -60,7 +60,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte("\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for r := bytes.NewReader(data); ; {
-			kind, body, err := readFrame(r, 100)
+			kind, body, err := readFrame(nil, r, 100)
 			if err != nil {
 				return
 			}
@@ -84,6 +84,6 @@ func FuzzFrames(f *testing.F) {
 
 // resultLen is the length of a result's body.
 func resultLen(e *Error) int {
-	_, body, _ := readFrame(bytes.NewReader(appendResult(nil, e)), 0)
+	_, body, _ := readFrame(nil, bytes.NewReader(appendResult(nil, e)), 0)
 	return len(body)
 }

@@ -32,10 +32,20 @@ func WriteFrame(w io.Writer, msg []byte) error {
 	return err
 }
 
+// A Memory is where room for messages is taken before they are read. Whoever reads
+// gives it back when the message is no longer held, or was not read to its end.
+type Memory interface {
+	Take(n int) error
+}
+
 // ReadFrame reads one length-prefixed message of at most max bytes, and nothing
 // beyond it. Memory grows with the bytes received, not with the length claimed.
 // The error is io.EOF only when r ends before the first byte.
-func ReadFrame(r io.Reader, max int) ([]byte, error) {
+func ReadFrame(r io.Reader, max int) ([]byte, error) { return ReadFrameInto(nil, r, max) }
+
+// ReadFrameInto is ReadFrame with room that is taken from m: as much in all as the
+// message has, and before that no more than will be filled. Errors of m end it.
+func ReadFrameInto(m Memory, r io.Reader, max int) ([]byte, error) {
 	size, err := ReadUvarint(r)
 	if err != nil {
 		return nil, err
@@ -43,22 +53,26 @@ func ReadFrame(r io.Reader, max int) ([]byte, error) {
 	if size > uint64(max) {
 		return nil, &SizeError{Size: size, Max: max}
 	}
-	n := int(size)
-	buf := make([]byte, min(n, readStep))
-	for got := 0; ; {
-		m, err := io.ReadFull(r, buf[got:])
-		got += m
-		if err != nil {
+	var buf []byte
+	for n := int(size); ; {
+		got := len(buf)
+		room := min(n, 2*got+readStep)
+		if m != nil {
+			if err := m.Take(room - got); err != nil {
+				return nil, err
+			}
+		}
+		grown := make([]byte, room)
+		copy(grown, buf)
+		buf = grown
+		if _, err := io.ReadFull(r, buf[got:]); err != nil {
 			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, err
 		}
-		if got == n {
+		if room == n {
 			return buf, nil
 		}
-		grown := make([]byte, min(n, 2*got))
-		copy(grown, buf)
-		buf = grown
 	}
 }
