@@ -129,19 +129,8 @@ func accountFor(t *testing.T, addr string, security func(peer.PrivateKey) (upgra
 // So is what is said of calls whose handlers keep the request and wait.
 func TestCallAccounting(t *testing.T) {
 	const calls, size = 800, 8 << 10
-	node := func() *kith.Node {
-		n, err := kith.Start(t.Context(), kith.Config{
-			Listen: []multiaddr.Addr{multiaddr.MustParse("/ip4/127.0.0.1/tcp/0")},
-			MDNS:   kith.MDNS{Off: true},
-			Limits: host.Limits{Memory: 1 << 30},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { n.Close() })
-		return n
-	}
-	client, server := node(), node()
+	cfg := kith.Config{MDNS: kith.MDNS{Off: true}, Limits: host.Limits{Memory: 1 << 30}}
+	client, server := start(t, cfg), start(t, cfg)
 	if _, err := client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: server.Addrs()}); err != nil {
 		t.Fatal(err)
 	}
@@ -175,11 +164,7 @@ func TestCallAccounting(t *testing.T) {
 // So is what is said of the address book.
 func TestBookAccounting(t *testing.T) {
 	const peers = 50_000 // so that what other tests leave to the collector is little beside it
-	n, err := kith.Start(t.Context(), kith.Config{Listen: []multiaddr.Addr{}, MDNS: kith.MDNS{Off: true}, Limits: host.Limits{BookMemory: 256 << 20}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer n.Close()
+	n := start(t, kith.Config{Listen: []multiaddr.Addr{}, MDNS: kith.MDNS{Off: true}, Limits: host.Limits{BookMemory: 256 << 20}})
 	charged := func() int { return used(n, "BookMemory") }
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, addrs := range []int{1, 3, 10} {

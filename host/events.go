@@ -19,8 +19,11 @@ type (
 	// ConnOpened tells that a connection is ready for streams.
 	ConnOpened struct{ Conn *Conn }
 
-	// ConnClosed tells that a connection has ended. Err is never nil; it wraps
-	// net.ErrClosed when we closed it.
+	// ConnClosed tells that a connection has ended. Err says why and is never nil: a
+	// *ConnError with the code and with which side gave it, where the muxer carries codes
+	// and this one has a meaning; else the muxer's own words, mostly with
+	// net.ErrClosed in them, whoever closed; io.EOF when it has none; ErrClosed when the
+	// host was closed before the connection was used.
 	ConnClosed struct {
 		Conn *Conn
 		Err  error

@@ -54,8 +54,16 @@ type Config struct {
 	Store Store
 
 	// Trace, when set, is called for every event, also those that subscriptions do
-	// not get, from the goroutine in which it happens. It must not block. Host.Trace
+	// not get, in the goroutine in which it happens, and by several at once. Host.Trace
 	// does the same for a host that runs.
+	//
+	// Connections, streams and the host wait meanwhile, some with locks held. So it must
+	// be quick, and call no method of the Host, of a Stream, or of a Conn but those that
+	// tell what does not change (ID, RemotePeer, RemoteAddr, Direction, Opened and the
+	// like): others wait for what this goroutine holds, for ever. What is to follow from
+	// an event belongs into another goroutine: see Host.Subscribe and package trace. A
+	// panic in it is not recovered and ends the program, unless it comes in a stream that
+	// a handler opens: that handler ends then, as by a panic of its own.
 	Trace func(Event)
 }
 

@@ -36,9 +36,9 @@ func (s *Subscription) Close() {
 // EventsLost tells of it.
 func (h *Host) Subscribe(buffer int) *Subscription { return h.hub.subscribe(buffer) }
 
-// Trace calls f for every event from now on, as Config.Trace does, until stop is
-// called; a call may be under way then. f is called from the goroutine in which
-// the event happens and must not block: package trace has a queue for who may.
+// Trace calls f for every event from now on, until stop is called; a call may be under
+// way then. What f may do says Config.Trace: next to nothing. Package trace has a queue
+// for who wants more.
 func (h *Host) Trace(f func(Event)) (stop func()) { return h.hub.trace(f) }
 
 // EventsLost tells how many events all subscriptions together had no room for.

@@ -259,28 +259,10 @@ func BenchmarkStream(b *testing.B) {
 	for _, counted := range []int{0, 1, 2} {
 		b.Run(fmt.Sprintf("counted=%d", counted), func(b *testing.B) {
 			client, server := testkit.Pair(b)
-			server.Handle("/echo/1", func(_ context.Context, s *host.Stream) error {
-				_, err := io.Copy(s, s)
-				return err
-			})
 			for _, h := range []*host.Host{client, server}[:counted] {
 				defer metrics.New(h).Close()
 			}
-			one := []byte{1}
-			b.ReportAllocs()
-			for b.Loop() {
-				s, err := client.NewStream(b.Context(), server.ID(), "/echo/1")
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := s.Write(one); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := io.ReadFull(s, one); err != nil {
-					b.Fatal(err)
-				}
-				s.Close()
-			}
+			testkit.BenchmarkStreams(b, client, server)
 		})
 	}
 }

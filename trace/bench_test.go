@@ -1,8 +1,6 @@
 package trace_test
 
 import (
-	"context"
-	"io"
 	"testing"
 
 	"github.com/kith-p2p/kith/host"
@@ -42,26 +40,8 @@ func BenchmarkStream(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			client, server := testkit.Pair(b)
-			server.Handle("/echo/1", func(_ context.Context, s *host.Stream) error {
-				_, err := io.Copy(s, s)
-				return err
-			})
 			defer c.attach(client)()
-			one := []byte{1}
-			b.ReportAllocs()
-			for b.Loop() {
-				s, err := client.NewStream(b.Context(), server.ID(), "/echo/1")
-				if err != nil {
-					b.Fatal(err)
-				}
-				if _, err := s.Write(one); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := io.ReadFull(s, one); err != nil {
-					b.Fatal(err)
-				}
-				s.Close()
-			}
+			testkit.BenchmarkStreams(b, client, server)
 		})
 	}
 }

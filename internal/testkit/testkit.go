@@ -1,6 +1,8 @@
 package testkit
 
 import (
+	"context"
+	"io"
 	"testing"
 
 	"github.com/kith-p2p/kith/host"
@@ -61,6 +63,25 @@ func Connect(t testing.TB, a, b *host.Host) *host.Conn {
 		<-seen.Events()
 	}
 	return c
+}
+
+// BenchmarkStreams opens streams, has a byte go there and back on each, and closes it.
+func BenchmarkStreams(b *testing.B, client, server *host.Host) {
+	server.Handle("/echo/1", func(_ context.Context, s *host.Stream) error {
+		_, err := io.Copy(s, s)
+		return err
+	})
+	one := []byte{1}
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := client.NewStream(b.Context(), server.ID(), "/echo/1")
+		check(b, err)
+		_, err = s.Write(one)
+		check(b, err)
+		_, err = io.ReadFull(s, one)
+		check(b, err)
+		s.Close()
+	}
 }
 
 // Info is what one needs to dial h.
