@@ -182,9 +182,15 @@ func TestSilenceOfManyAddresses(t *testing.T) {
 		from = append(from, netip.AddrFrom4([4]byte{127, 1, byte(i), 1}))
 	}
 	for _, s := range all {
-		for _, n := range []int{79, 256} {
-			if !*full && n == 79 {
+		for _, n := range []int{79, 256, 4096} {
+			if !*full && n != 256 {
 				continue
+			}
+			from := from
+			if n == 4096 { // each from an address of its own
+				for i := range n - len(from) {
+					from = append(from, netip.AddrFrom4([4]byte{127, 1, byte(i % 64), byte(2 + i/64)}))
+				}
 			}
 			t.Run(fmt.Sprint(s.name, ", ", n), func(t *testing.T) {
 				v := newVictim(t, victimConfig{})

@@ -37,6 +37,7 @@ const policy = `
 	identify, ping, perf, tcp, quic, memory < internal/hostile ;
 	identify, ping, internal/testkit < internal/transporttest ;
 	kith < internal/roam ;
+	NONE < internal/scorecard ;
 	tcp < examples/minimal ;
 	kith < examples/browser ;
 `
