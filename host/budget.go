@@ -79,6 +79,9 @@ type Account struct {
 // the time in which others give theirs back.
 const overdraft = 8
 
+// slack is the part of the memory that a transport may not have taken yet.
+const slack = 64
+
 // maxShedding bounds how often shed looks again for who holds the most.
 const maxShedding = 64
 
@@ -205,6 +208,10 @@ func (a *Account) Shrink(n int) {
 	a.budget.growing.Add(-int64(n))
 	a.Release(n)
 }
+
+// Slack is how many bytes all connections of a transport together may hold before they
+// are taken, where that cannot be done for each.
+func (a *Account) Slack() int { return max(int(a.budget.hard/slack), 1) }
 
 // Used is how much is taken, in bytes.
 func (a *Account) Used() int { return int(a.used.Load()) }

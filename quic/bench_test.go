@@ -139,6 +139,27 @@ func BenchmarkDial(b *testing.B) {
 	}
 }
 
+// BenchmarkLook is what a look at an idle connection takes.
+func BenchmarkLook(b *testing.B) {
+	near, far := newTransport(b, testkit.Key(b), EndpointConfig{}), newTransport(b, testkit.Key(b), EndpointConfig{})
+	h, err := host.New(host.Config{Identity: testkit.Key(b), Transports: []host.Transport{far}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { h.Close() })
+	if err := h.Listen(multiaddr.MustParse("/ip4/127.0.0.1/udp/0/quic-v1")); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := near.Dial(b.Context(), h.Addrs()[0], peer.ID{}, func(host.Stage) {}); err != nil {
+		b.Fatal(err)
+	}
+	await(b, "it is charged", func() bool { return far.endpoint.meters.slack.Load() > 0 })
+	b.ReportAllocs()
+	for b.Loop() {
+		far.endpoint.meters.look()
+	}
+}
+
 // BenchmarkIdleMemory reports what one end of an idle connection keeps in heap and stacks.
 func BenchmarkIdleMemory(b *testing.B) {
 	const conns = 200

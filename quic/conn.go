@@ -47,7 +47,9 @@ func (c *conn) Serve(accept func(host.MuxedStream)) error {
 
 func (c *conn) stream(qs *quicgo.Stream) *stream {
 	c.meter.Opened()
-	return &stream{qs: qs, conn: c}
+	s := &stream{qs: qs, conn: c}
+	s.reader.Begin(c.meter, qs)
+	return s
 }
 
 func (c *conn) CloseWithCode(code uint32) error {
@@ -75,13 +77,15 @@ func (c *conn) SendDatagram(p []byte) error {
 
 func (c *conn) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	p, err := c.qc.ReceiveDatagram(ctx)
+	c.meter.Datagram(len(p))
 	return p, why(err)
 }
 
 // A stream implements host.MuxedStream.
 type stream struct {
-	qs   *quicgo.Stream
-	conn *conn
+	qs     *quicgo.Stream
+	conn   *conn
+	reader Reader
 
 	over                    atomic.Bool // closed or reset by us
 	closedRead, closedWrite atomic.Bool // by us, without a reset
@@ -91,7 +95,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil // quic-go would wait
 	}
-	n, err := s.conn.meter.Read(s.qs, p)
+	n, err := s.reader.Read(p)
 	switch {
 	case err == nil:
 	case s.closedRead.Load() && (err == io.EOF || isLocalCancel(err)): // the end can come from how the remote gave in
@@ -120,6 +124,7 @@ func (s *stream) Write(p []byte) (int, error) {
 func (s *stream) CloseRead() error {
 	s.closedRead.Store(true)
 	s.qs.CancelRead(quicgo.StreamErrorCode(host.CodeNone))
+	s.reader.Leave()
 	return nil
 }
 
@@ -139,6 +144,7 @@ func (s *stream) Close() error {
 func (s *stream) Reset(code uint32) error {
 	s.leave()
 	s.qs.CancelRead(quicgo.StreamErrorCode(code))
+	s.reader.Leave()
 	s.qs.CancelWrite(quicgo.StreamErrorCode(code))
 	return nil
 }

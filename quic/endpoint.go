@@ -1,6 +1,7 @@
 package quic
 
 import (
+	"cmp"
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
@@ -40,12 +42,20 @@ const (
 
 	// Windows are what the remote may send before we have read it, in bytes. A stream
 	// starts with what one round trip of 100 ms at 20 Mbit/s carries, as in yamux, and
-	// grows with what the reader takes, up to go-libp2p's. A connection starts with
-	// room for eight streams that nobody reads, so that they hold up no others.
-	initialStreamWindow = 256 << 10
-	maxStreamWindow     = 10 << 20
-	initialConnWindow   = 2 << 20
-	maxConnWindow       = 15 << 20
+	// grows with what the reader takes, up to go-libp2p's. A connection starts with room
+	// for five streams that nobody reads, so that they hold up no others. When there are
+	// many connections new ones start with less, and with room for two: a MiB then takes
+	// one round trip more. go-libp2p gives room for one and a half.
+	wideStreamWindow   = 256 << 10
+	wideConnWindow     = 1280 << 10
+	narrowStreamWindow = 128 << 10
+	narrowConnWindow   = 256 << 10
+	maxStreamWindow    = 10 << 20
+	maxConnWindow      = 15 << 20
+
+	// defaultWide is how many connections there may be until new ones start with narrow
+	// windows.
+	defaultWide = 128
 
 	// defaultIncomingStreams is how many streams the remote may have open: as many as
 	// host.Limits lets a peer have. An idle one takes about 3 KiB.
@@ -78,6 +88,11 @@ type EndpointConfig struct {
 	// complete. Default 1024.
 	MaxOpening int
 
+	// MaxWide is how many connections there may be until new ones start with narrow
+	// windows: 256 KiB, and 128 KiB for each stream, instead of 1280 and 256 KiB. What
+	// comes within these is charged when it has come. Default 128.
+	MaxWide int
+
 	// IdleTimeout is how long a connection lives without a packet of the remote; the
 	// remote may want less. Default 45 s, at least 6 s: an idle connection sends a
 	// packet every 5 s.
@@ -90,10 +105,14 @@ type EndpointConfig struct {
 // a socket and are told apart by the application protocol (ALPN) that clients name.
 type Endpoint struct {
 	sockets *udp.Sockets
-	config  *quicgo.Config
+	wide    *quicgo.Config
+	narrow  *quicgo.Config
+	maxWide int
 	reset   *quicgo.StatelessResetKey // nil: none
 	gate    gate
 	meters  meters
+
+	numConns atomic.Int64 // that were accepted or dialed
 
 	moving sync.Mutex // held while connections move
 
@@ -120,14 +139,15 @@ func NewEndpoint(cfg EndpointConfig) *Endpoint {
 		sockets: cfg.Sockets,
 		open:    make(map[netip.AddrPort]*socket),
 		dialed:  make(map[*quicgo.Conn]*route),
-		config: &quicgo.Config{
+		maxWide: cmp.Or(cfg.MaxWide, defaultWide),
+		wide: &quicgo.Config{
 			Versions:                       []quicgo.Version{quicgo.Version1},
 			HandshakeIdleTimeout:           handshakeTimeout,
 			MaxIdleTimeout:                 idle,
 			KeepAlivePeriod:                keepAlive,
-			InitialStreamReceiveWindow:     initialStreamWindow,
+			InitialStreamReceiveWindow:     wideStreamWindow,
 			MaxStreamReceiveWindow:         maxStreamWindow,
-			InitialConnectionReceiveWindow: initialConnWindow,
+			InitialConnectionReceiveWindow: wideConnWindow,
 			MaxConnectionReceiveWindow:     maxConnWindow,
 			MaxIncomingStreams:             streams,
 			MaxIncomingUniStreams:          incomingUniStreams,
@@ -136,7 +156,11 @@ func NewEndpoint(cfg EndpointConfig) *Endpoint {
 			EnableStreamResetPartialDelivery: true,
 		},
 	}
-	e.config.AllowConnectionWindowIncrease = e.meters.allow
+	e.wide.AllowConnectionWindowIncrease = e.meters.allow
+	e.narrow = e.wide.Clone()
+	e.narrow.InitialStreamReceiveWindow = narrowStreamWindow
+	e.narrow.InitialConnectionReceiveWindow = narrowConnWindow
+	e.wide.GetConfigForClient = func(*quicgo.ClientInfo) (*quicgo.Config, error) { return e.config(), nil }
 	if cfg.MaxOpening > 0 {
 		e.gate.max = cfg.MaxOpening
 	}
@@ -144,6 +168,14 @@ func NewEndpoint(cfg EndpointConfig) *Endpoint {
 		e.reset = resetKey(cfg.Key)
 	}
 	return e
+}
+
+// config is that of a new connection.
+func (e *Endpoint) config() *quicgo.Config {
+	if int(e.numConns.Load())+e.gate.len() < e.maxWide {
+		return e.wide
+	}
+	return e.narrow
 }
 
 // resetKey derives the key from which stateless resets are made.
@@ -200,7 +232,7 @@ func (e *Endpoint) socket(ap netip.AddrPort) (*socket, error) {
 		conns:     make(map[*quicgo.Conn]bool),
 	}
 	s.tr = &quicgo.Transport{
-		Conn:                conn,
+		Conn:                meteredConn{conn, &e.meters},
 		StatelessResetKey:   e.reset,
 		VerifySourceAddress: e.gate.wantsRetry,
 		ConnContext:         e.gate.enter,
@@ -240,12 +272,14 @@ func (s *socket) keep(conn *quicgo.Conn, dialed *route) bool {
 	if closed || kept {
 		return !closed
 	}
+	e.numConns.Add(1)
 	context.AfterFunc(conn.Context(), func() {
 		e.mu.Lock()
 		delete(s.conns, conn)
 		delete(e.dialed, conn)
 		release := s.release()
 		e.mu.Unlock()
+		e.numConns.Add(-1)
 		release()
 	})
 	return true
@@ -266,7 +300,7 @@ func (e *Endpoint) Listen(ap netip.AddrPort, alpn string, conf func(*tls.ClientH
 		return nil, fmt.Errorf("quic: %s is listened on for %q already", s.local, alpn)
 	}
 	if s.server == nil {
-		s.server, err = s.tr.ListenEarly(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: s.tlsConfig}, e.config)
+		s.server, err = s.tr.ListenEarly(&tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: s.tlsConfig}, e.wide)
 		if err != nil {
 			go s.release()()
 			return nil, fmt.Errorf("quic: %w", err)
@@ -388,7 +422,7 @@ func (e *Endpoint) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.tr.Dial(ctx, net.UDPAddrFromAddrPort(to), conf, e.config)
+	conn, err := s.tr.Dial(ctx, net.UDPAddrFromAddrPort(to), conf, e.config())
 	if err == nil && !s.keep(conn, &route{to: to, from: s}) {
 		conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
 		err = net.ErrClosed

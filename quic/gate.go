@@ -78,6 +78,12 @@ func (g *gate) enter(ctx context.Context, info *quicgo.ClientInfo) (context.Cont
 	return context.WithValue(ctx, place{}, func() { stop(); leave() }), nil
 }
 
+func (g *gate) len() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.opening
+}
+
 // leave gives back the place of a connection that was accepted.
 func (g *gate) leave(ctx context.Context) {
 	if leave, ok := ctx.Value(place{}).(func()); ok {

@@ -125,6 +125,7 @@ func (s *session) openStream(ctx context.Context) (*stream, error) {
 	s.meter.Opened()
 	st := &stream{session: s, str: str, head: s.prefix}
 	st.headRead.Store(true)
+	st.reader.Begin(s.meter, str)
 	return st, nil
 }
 
@@ -148,6 +149,7 @@ func (s *session) acceptStream(ctx context.Context) (*stream, error) {
 	s.meter.Opened()
 	st := &stream{session: s, str: str}
 	st.headSent.Store(true)
+	st.reader.Begin(s.meter, str)
 	return st, nil
 }
 
@@ -193,6 +195,7 @@ func (s *session) SendDatagram(p []byte) error {
 // ReceiveDatagram waits for a datagram.
 func (s *session) ReceiveDatagram(ctx context.Context) ([]byte, error) {
 	p, err := s.connect.ReceiveDatagram(ctx)
+	s.meter.Datagram(len(p))
 	if err != nil && ctx.Err() == nil {
 		<-s.done // it fails when the request's stream ends; now the cause is known
 		return nil, s.reason()

@@ -15,6 +15,7 @@ import (
 	"github.com/quic-go/quic-go/quicvarint"
 
 	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/quic"
 )
 
 // maxTogether is how many bytes of the first Write leave together with the
@@ -27,6 +28,7 @@ const maxTogether = 1024
 type stream struct {
 	session *session
 	str     *quicgo.Stream
+	reader  quic.Reader
 
 	headSent   atomic.Bool
 	headRead   atomic.Bool
@@ -85,7 +87,7 @@ func (st *stream) Read(p []byte) (int, error) {
 			return 0, st.readError(err)
 		}
 	}
-	n, err := st.session.meter.Read(st.str, p)
+	n, err := st.reader.Read(p)
 	if err != nil {
 		err = st.readError(err)
 	}
@@ -99,7 +101,7 @@ func (st *stream) readPrefix() error {
 	defer st.readMu.Unlock()
 	for !st.headRead.Load() {
 		want := prefixLen(st.prefix[:st.arrived])
-		n, err := st.str.Read(st.prefix[st.arrived:want])
+		n, err := st.reader.Read(st.prefix[st.arrived:want])
 		st.arrived += n
 		if prefixLen(st.prefix[:st.arrived]) > st.arrived {
 			if err == io.EOF {
@@ -115,6 +117,7 @@ func (st *stream) readPrefix() error {
 		if kind != bidiStream || id != st.session.id {
 			code := quicgo.StreamErrorCode(http3.ErrCodeRequestRejected)
 			st.str.CancelRead(code)
+			st.reader.Leave()
 			st.str.CancelWrite(code)
 			return fmt.Errorf("webtransport: a stream of kind %#x for session %d, where there is only session %d", kind, id, st.session.id)
 		}
@@ -217,6 +220,7 @@ func (st *stream) Close() error {
 func (st *stream) CloseRead() error {
 	st.readClosed.Store(true)
 	st.str.CancelRead(toWire(0))
+	st.reader.Leave()
 	st.end(readOver)
 	return nil
 }
@@ -238,6 +242,7 @@ func (st *stream) CloseWrite() error {
 func (st *stream) Reset(code uint32) error {
 	st.introduce()
 	st.str.CancelRead(toWire(code))
+	st.reader.Leave()
 	st.str.CancelWrite(toWire(code))
 	st.end(readOver | writeOver)
 	return nil
@@ -300,6 +305,7 @@ func (st *stream) end(directions uint32) {
 // for broken if it is told that nobody reads there.
 func (st *stream) leave() {
 	st.CloseWrite()
+	st.reader.Leave()
 	st.end(readOver)
 }
 

@@ -3,6 +3,7 @@ package yamux
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -118,6 +119,62 @@ func TestChargeForUnread(t *testing.T) {
 	}
 	if taken, _ := l.state(); taken != 0 {
 		t.Errorf("%d bytes are taken for nothing", taken)
+	}
+}
+
+// Whatever comes, and is read meanwhile, a session holds no more than it has taken, at any
+// time; streams for which there is nothing left are reset.
+func TestChargeCovers(t *testing.T) {
+	const streams, frames = 16, 24
+	l := &ledger{left: 400_000, windows: 100_000}
+	p := newChargedPeer(t, l)
+	var open []*Stream
+	check := func() {
+		t.Helper()
+		held := 0
+		for _, st := range open {
+			st.mu.Lock()
+			held += st.beyond(st.received.size)
+		}
+		taken, _ := l.state()
+		for _, st := range open {
+			st.mu.Unlock()
+		}
+		if held > taken+freeBytes {
+			t.Fatalf("%d bytes are held, and %d taken", held, taken)
+		}
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range streams {
+		p.send(data(flagSYN, uint32(2*i+1), "x"))
+		open = append(open, <-p.accepted)
+	}
+	var readers sync.WaitGroup
+	for i, st := range open {
+		if i%4 == 3 {
+			continue // it is never read
+		}
+		pieces := rand.New(rand.NewPCG(3, uint64(i)))
+		readers.Go(func() {
+			for {
+				if _, err := st.Read(make([]byte, 1+pieces.IntN(30_000))); err != nil {
+					return
+				}
+			}
+		})
+	}
+	for range frames {
+		for i := range open {
+			p.send(data(0, uint32(2*i+1), strings.Repeat("y", random.IntN(initialWindow/frames))))
+			check()
+		}
+	}
+	p.sync()
+	check()
+	p.session.Close()
+	readers.Wait()
+	if taken, grew := l.state(); taken != 0 || grew != 0 {
+		t.Errorf("%d and %d bytes are taken by a session that ended", taken, grew)
 	}
 }
 

@@ -106,7 +106,14 @@ func (r *reserve) give() {
 	taken, keep := r.taken.Load(), max(2*r.owed.Load(), freeBytes)
 	if keep < taken && !r.ended {
 		r.taken.Store(keep)
-		r.memory.Release(int(taken - keep))
+		// Meanwhile add may have seen that there is enough.
+		if owed := r.owed.Load(); owed > keep {
+			keep = min(owed, taken)
+			r.taken.Store(keep)
+		}
+		if keep < taken {
+			r.memory.Release(int(taken - keep))
+		}
 	}
 }
 
