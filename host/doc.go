@@ -14,9 +14,8 @@
 // (what connections carry), pairs.go with spare.go and migrate.go (which of several
 // connections with a peer is used), tend.go with trim.go (which end when there are too
 // many), refusals.go (what limits keep out), own.go with addrs.go (our addresses),
-// network.go and roam.go (from one network
-// to another), transport.go (what transports provide), events.go and hub.go, derive.go
-// (all limits), budget.go (the memory for streams), limits.go, book.go with bookstore.go.
+// network.go and roam.go (from one network to another), transport.go (what transports
+// provide), events.go and hub.go, derive.go (all limits), budget.go (the memory for streams), limits.go, book.go with bookstore.go.
 //
 // # The life of a connection
 //
