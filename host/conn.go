@@ -63,6 +63,7 @@ type Conn struct {
 	// guarded by Host.mu; see pairs.go
 	leaving  bool          // it was given up for lack of room
 	replaced bool          // another has taken its place, though it would not by the rule
+	judged   bool          // it is being found out whether it can take another's place
 	asking   bool          // the remote is being asked whether it may end
 	yielded  time.Duration // from opened until we agreed that it may; 0: we have not
 
@@ -71,6 +72,7 @@ type Conn struct {
 	retired   atomic.Bool // we open no streams
 	stale     atomic.Bool // it has not answered since a change of network; see roam.go
 	checked   atomic.Bool // it is being asked whether it goes on
+	unproven  atomic.Bool // the remote has opened no stream on it yet, and has another
 	endsEarly atomic.Bool // the remote takes the end of a stream that comes with the proposal
 }
 
@@ -182,6 +184,9 @@ func (c *Conn) serve(ctx context.Context) {
 func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 	h := c.host
 	c.flow.Add(flowStream)
+	if c.unproven.Load() {
+		h.prove(c)
+	}
 	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.account.peer.streams.Add(-1)
 		c.refuse(mux, CodeResourceLimit, 1, h.refuse("InboundStreamsPerPeer", used-1, h.limits.InboundStreamsPerPeer))

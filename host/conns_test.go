@@ -27,7 +27,7 @@ func (h *Host) connectIdle(t *testing.T, key peer.PrivateKey, dir Direction, loc
 		err error
 	}
 	made := make(chan result, 1)
-	h.spawn(func(context.Context) { c, err := h.addConn(tc, dir); made <- result{c, err} })
+	h.spawn(func(context.Context) { c, err := h.addConn(tc, dir, false); made <- result{c, err} })
 	r := <-made
 	if r.err != nil {
 		t.Fatal(r.err)

@@ -514,7 +514,7 @@ func (d *dial) try(ctx context.Context, a *attempt) {
 	tc, err := h.transport(a.addr).Dial(ctx, a.addr, d.peer, a.reached.reach)
 	if err == nil && tc.RemoteKey.ID() != d.peer {
 		tc.Mux.CloseWithCode(ConnCodeProtocolViolation)
-		err = fmt.Errorf("host: %s answered instead of %s", tc.RemoteKey.ID(), d.peer)
+		err = &peer.MismatchError{Want: d.peer, Got: tc.RemoteKey.ID()}
 	}
 	h.dialing.Lock()
 	h.dialer.end(a.step, err == nil)
@@ -552,7 +552,7 @@ func (d *dial) finish(a *attempt, err error) {
 
 // take makes a connection of the host of what a transport made.
 func (d *dial) take(tc TransportConn) (*Conn, error) {
-	c, err := d.host.addConn(tc, DirOutbound)
+	c, err := d.host.addConn(tc, DirOutbound, d.only != nil)
 	if err != nil {
 		return nil, d.failure(err)
 	}

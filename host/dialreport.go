@@ -114,9 +114,12 @@ func (e *DialError) Unwrap() []error {
 
 // reason words the errors that people meet most often so that they name the remedy.
 func reason(err error) string {
+	var mismatch *peer.MismatchError
 	switch {
 	case err == nil:
 		return "no reason given"
+	case errors.As(err, &mismatch):
+		return fmt.Sprintf("another peer has answered, %s: the address is not, or no longer, that of the peer", mismatch.Got)
 	case errors.Is(err, context.Canceled):
 		return "given up: another address was faster, or the caller stopped waiting"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

@@ -156,7 +156,7 @@ func New(cfg Config) (*Host, error) {
 		log:        cfg.Logger,
 		done:       make(chan struct{}),
 		tendSoon:   make(chan struct{}, 1),
-		migrate:    cfg.Migrate,
+		migrate:    cfg.Migrate.filled(),
 		handlers:   make(map[ProtocolID]service),
 		conns:      make(map[peer.ID][]*Conn),
 		orphans:    make(map[peer.ID]bool),
@@ -396,7 +396,7 @@ func (h *Host) upgrade(ctx context.Context, in Incoming, ticket *ticket[netip.Pr
 		return
 	}
 	if err == nil {
-		_, err = h.addConn(tc, DirInbound)
+		_, err = h.addConn(tc, DirInbound, false)
 	}
 	if err != nil {
 		h.hub.emit(UpgradeFailed{Addr: in.RemoteAddr(), Stage: Stage(stage.Load()), Elapsed: time.Since(start), Err: err})
@@ -404,8 +404,9 @@ func (h *Host) upgrade(ctx context.Context, in Incoming, ticket *ticket[netip.Pr
 }
 
 // addConn takes over a connection that a transport made. On an error it is closed.
-// It is called from a goroutine of the host.
-func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
+// standby: it is not used while there is another with the peer, until prefer or dismiss
+// is called. It is called from a goroutine of the host.
+func (h *Host) addConn(tc TransportConn, dir Direction, standby bool) (*Conn, error) {
 	c := &Conn{
 		host: h, mux: tc.Mux, remote: tc.RemoteKey.ID(), key: tc.RemoteKey, local: tc.LocalAddr, addr: tc.RemoteAddr,
 		dir: dir, security: tc.Security, muxer: tc.Muxer, limited: tc.Limited, opened: time.Now(), done: make(chan struct{}),
@@ -419,7 +420,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	}
 	h.order.Lock()
 	defer h.order.Unlock()
-	first, err := h.register(c, tc.Charge)
+	first, err := h.register(c, tc.Charge, standby)
 	if err != nil {
 		code := ConnCodeResourceLimit
 		if errors.Is(err, ErrClosed) {
@@ -446,7 +447,7 @@ func (h *Host) addConn(tc TransportConn, dir Direction) (*Conn, error) {
 	return c, nil
 }
 
-func (h *Host) register(c *Conn, charge func(*Account)) (first bool, err error) {
+func (h *Host) register(c *Conn, charge func(*Account), standby bool) (first bool, err error) {
 	if c.remote == h.id {
 		return false, ErrDialSelf
 	}
@@ -480,6 +481,11 @@ func (h *Host) register(c *Conn, charge func(*Account)) (first bool, err error) 
 	c.account.open(h.budget, held, c.group())
 	if charge != nil {
 		charge(&c.account) // before anybody can find the connection and open streams
+	}
+	if best := h.bestOf(c.remote, nil); best != nil {
+		c.judged = standby
+		c.unproven.Store(c.dir == DirInbound && best.dir == DirInbound)
+		c.replaced = c.judged || c.unproven.Load()
 	}
 	h.conns[c.remote] = append(with, c)
 	h.notePair(c.remote)

@@ -17,12 +17,14 @@ import (
 const (
 	// How soon a better connection is looked for: one without a relay at once, when the
 	// peer's addresses are known; QUIC in place of TCP when the connection was used for
-	// a while. What has failed is tried again after a while that doubles.
+	// a while, see Migrate.After. What has failed is tried again after a while that doubles.
 	migrateLimited = time.Second
 	migrateTCP     = 15 * time.Second
 	migrateAgain   = 10 * time.Minute
-	// migrateTrips is how many round trips are measured on each of two connections.
+	// migrateTrips is how many round trips are measured on each of two connections, and
+	// who does not answer within migrateTrip lets nothing through.
 	migrateTrips = 5
+	migrateTrip  = 5 * time.Second
 	// migrateTimeout bounds a dial for a better connection with all that is measured.
 	migrateTimeout = 20 * time.Second
 	// maxMigrations is how many connections are looked after at the same time; of more,
@@ -35,11 +37,32 @@ type Migrate struct {
 	// Off keeps the host from dialing for a better connection than the one it has.
 	Off bool
 
+	// After is how long a connection over TCP has to have stood before the host looks
+	// for one over QUIC, which it does while streams are open or the peer has a value.
+	// What came to nothing is tried again after twice as long, and so on, at most 10 min.
+	// 0: 15 s.
+	After time.Duration
+
+	// Linger is how long there has to have been no stream on a connection that another
+	// has replaced before it is closed, with a peer that cannot agree on that; those that
+	// can (docs/supplant.md) do so within seconds. 0: a minute.
+	Linger time.Duration
+
 	// Better decides whether new streams go over candidate, a connection that was just
-	// made, rather than over current. It must not block. Nil: unlimited is better than
-	// limited, and QUIC is better than TCP when its round trips are shorter by a tenth
-	// and by a millisecond.
+	// made, rather than over current. Until then the host opens no stream on the
+	// candidate. It must not block. Nil: unlimited is better than limited, and QUIC is
+	// better than TCP when its round trips are shorter by a tenth and by a millisecond.
 	Better func(current, candidate MigratePath) bool
+}
+
+func (m Migrate) filled() Migrate {
+	if m.After <= 0 {
+		m.After = migrateTCP
+	}
+	if m.Linger <= 0 {
+		m.Linger = spareIdleForeign
+	}
+	return m
 }
 
 // A MigratePath is a connection of which the round trip was measured.
@@ -82,7 +105,7 @@ func (h *Host) noteMigration(c *Conn, now time.Time) {
 		if c.dir == DirInbound || !c.addr.Has(multiaddr.TCP) {
 			return // the dialer looks for it
 		}
-		first = migrateTCP
+		first = h.migrate.After
 	}
 	if !slices.ContainsFunc(h.book.info(c.remote).Addrs, func(a multiaddr.Addr) bool { return migratesTo(c.limited, a) }) {
 		return
@@ -121,7 +144,7 @@ func (h *Host) tendMigrations(now time.Time) (next time.Time) {
 			m.busy = h.spawn(func(ctx context.Context) { h.dialBetter(ctx, c, m) })
 			continue
 		default: // nobody uses it
-			m.at = now.Add(migrateTCP)
+			m.at = now.Add(h.migrate.After)
 		}
 		if next.IsZero() || m.at.Before(next) {
 			next = m.at
@@ -150,36 +173,78 @@ func (h *Host) choose(ctx context.Context, current, candidate *Conn) {
 	if better == nil {
 		better = migrateBetter
 	}
-	paths := [2]MigratePath{{Conn: current}, {Conn: candidate}}
-	for i := range paths {
-		rtt, err := paths[i].Conn.measure(ctx)
-		if err != nil {
-			break
-		}
-		paths[i].RTT = rtt
-	}
+	candidate.askForEnd(ctx) // it is on trial, so that the remote does not use it either
+	paths, silent := compare(ctx, candidate, current)
 	switch {
-	case paths[0].RTT == 0: // it does not answer
-		h.replace(current)
-	case paths[1].RTT > 0 && better(paths[0], paths[1]):
-		h.replace(current)
+	case silent == candidate: // it let us connect and lets nothing else through
+		candidate.CloseWithCode(ConnCodeSupplanted)
+	case silent == current || better(paths[1], paths[0]):
+		h.prefer(candidate, current)
 	default:
-		h.replace(candidate)
+		h.dismiss(candidate)
 	}
 }
 
-// measure gives the median of some round trips of c.
-func (c *Conn) measure(ctx context.Context) (time.Duration, error) {
-	var trips []time.Duration
-	for range migrateTrips {
-		start := time.Now()
-		if err := c.probe(ctx); err != nil {
-			return 0, err
+// compare gives the medians of some round trips of two connections, taken in turns, so
+// that both are under the same load. It ends with the first that does not answer.
+func compare(ctx context.Context, a, b *Conn) (paths [2]MigratePath, silent *Conn) {
+	paths = [2]MigratePath{{Conn: a}, {Conn: b}}
+	var trips [2][migrateTrips]time.Duration
+	for n := range migrateTrips {
+		for i, path := range paths {
+			took, err := path.Conn.trip(ctx)
+			if err != nil {
+				return paths, path.Conn
+			}
+			trips[i][n] = took
 		}
-		trips = append(trips, max(time.Since(start), 1))
 	}
-	slices.Sort(trips)
-	return trips[len(trips)/2], nil
+	for i := range paths {
+		slices.Sort(trips[i][:])
+		paths[i].RTT = trips[i][migrateTrips/2]
+	}
+	return paths, nil
+}
+
+// trip measures one round trip.
+func (c *Conn) trip(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, migrateTrip)
+	defer cancel()
+	start := time.Now()
+	err := c.probe(ctx)
+	return max(time.Since(start), 1), err
+}
+
+// prefer makes candidate take the place of current.
+func (h *Host) prefer(candidate, current *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	candidate.judged = false
+	if !candidate.usable() || !slices.Contains(h.conns[candidate.remote], candidate) {
+		return
+	}
+	candidate.replaced = false
+	delete(h.spares, candidate)
+	if current.usable() && !current.replaced {
+		current.replaced = true
+		h.notePair(current.remote)
+		if s := h.spares[current]; s != nil {
+			s.tell = true
+		}
+	}
+	h.tend()
+}
+
+// dismiss ends a connection that was made in vain, with the consent of the remote,
+// which may use it already.
+func (h *Host) dismiss(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.judged = false
+	if s := h.spares[c]; s != nil {
+		s.tell = true
+	}
+	h.tend()
 }
 
 // dialOnly dials in the background those addresses of p that only wants, though there
@@ -206,7 +271,7 @@ func (h *Host) dialOnly(ctx context.Context, p peer.ID, only func(multiaddr.Addr
 // addSpare takes over a connection that is not needed any more. The remote has it
 // already, and may be opening a stream on it.
 func (h *Host) addSpare(tc TransportConn) {
-	if c, err := h.addConn(tc, DirOutbound); err == nil {
-		h.replace(c)
+	if c, err := h.addConn(tc, DirOutbound, true); err == nil {
+		h.dismiss(c)
 	}
 }

@@ -44,7 +44,7 @@ func TestObservedByIdentify(t *testing.T) {
 			c, err := h.addConn(TransportConn{
 				Mux: &idleMux{ended: make(chan struct{})}, RemoteKey: testKey(t).Public(),
 				LocalAddr: silentListener{}.Addr(), RemoteAddr: multiaddr.MustParse(fmt.Sprintf("/ip4/44.%d.0.1/udp/9/quic-v1", i)),
-			}, DirOutbound)
+			}, DirOutbound, false)
 			if err != nil {
 				t.Fatal(err)
 			}

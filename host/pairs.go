@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/kith-p2p/kith/peer"
@@ -117,41 +118,25 @@ func (h *Host) noteSpare(c *Conn) {
 	h.spares[c] = &spare{dialed: c.dir == DirOutbound}
 }
 
-// replace makes c spare, because another connection with the same peer is better
-// for a reason that the remote does not know.
-func (h *Host) replace(c *Conn) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if c.replaced || !c.usable() || h.bestOf(c.remote, c) == nil {
-		return
-	}
-	c.replaced = true
-	h.notePair(c.remote)
-	if s := h.spares[c]; s != nil {
-		s.tell = true
-	}
-	h.tend()
-}
-
 // tendSpares does what is to be done with spare connections. h.mu is held.
 func (h *Host) tendSpares(now time.Time) {
 	for c, s := range h.spares {
-		if c.asking {
+		if c.asking || c.judged {
 			continue
 		}
 		if c.yielded != 0 {
 			if now.Sub(c.opened)-c.yielded < yieldFor {
 				continue
 			}
-			c.yielded = 0
-			c.retired.Store(false) // the remote has changed its mind
+			c.yielded, c.replaced = 0, false // the remote has changed its mind
+			c.retired.Store(false)
 		}
 		other := h.bestOf(c.remote, c)
 		if other == nil || better(h.rankOf(c), h.rankOf(other)) || !c.usable() {
 			delete(h.spares, c)
 			continue
 		}
-		switch s.step(now, c.inUse(0), uint32(c.flow.Load()>>32)) {
+		switch s.step(now, c.inUse(0), uint32(c.flow.Load()>>32), h.migrate.Linger) {
 		case spareAsk:
 			c.asking = h.spawn(func(ctx context.Context) { h.ask(ctx, c) })
 		case spareEnd:
@@ -229,13 +214,17 @@ func (h *Host) yield(c *Conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	other := h.bestOf(c.remote, c)
-	if other == nil || other.limited && !c.limited || !c.usable() {
+	if other == nil || other.replaced {
+		other = h.takeBack(c)
+	}
+	if other == nil || other.limited && !c.limited || c.leaving || c.ended.Load() {
 		return false
 	}
 	c.replaced = true
 	h.notePair(c.remote)
 	defer h.tend()
-	if c.asking || !c.retire(1) {
+	if c.asking || c.judged || !c.retire(1) {
+		c.yielded = 0
 		return false
 	}
 	c.yielded = max(time.Since(c.opened), 1)
@@ -243,11 +232,40 @@ func (h *Host) yield(c *Conn) bool {
 	return true
 }
 
+// takeBack lets another connection than c be used again of which the remote has asked
+// before: that was on trial, and now takes the place of c. h.mu is held.
+func (h *Host) takeBack(c *Conn) *Conn {
+	for _, k := range slices.Backward(h.conns[c.remote]) {
+		if k == c || !k.replaced || k.judged || k.asking || k.leaving || k.ended.Load() {
+			continue
+		}
+		k.replaced = false
+		if k.yielded != 0 {
+			k.yielded = 0
+			k.retired.Store(false)
+		}
+		break
+	}
+	return h.bestOf(c.remote, c)
+}
+
+// prove notes that a stream has come on c. Until then the remote, who has dialed it
+// beside another, may not have got through to us and not know that it is there.
+func (h *Host) prove(c *Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c.unproven.CompareAndSwap(true, false) {
+		c.replaced = false
+		h.notePair(c.remote)
+		h.tend()
+	}
+}
+
 // forgetPair is called when c has ended. h.mu is held.
 func (h *Host) forgetPair(c *Conn) {
 	delete(h.spares, c)
 	with := h.conns[c.remote]
 	if len(with) == 1 {
-		with[0].replaced = false
+		with[0].replaced, with[0].judged = false, false
 	}
 }

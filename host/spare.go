@@ -10,9 +10,9 @@ const (
 	spareIdle = 2 * time.Second
 	// The peer that has accepted it waits longer: one asks, and that is the dialer.
 	spareIdleAccepted = 10 * time.Second
-	// spareIdleForeign is for a remote that cannot agree. It may use any connection for
-	// its next stream at any time, so that after a minute of silence nothing is likely
-	// to be lost, but not impossible.
+	// spareIdleForeign is for a remote that cannot agree, see Migrate.Linger. It may use
+	// any connection for its next stream at any time, so that after a minute of silence
+	// nothing is likely to be lost, but not impossible.
 	spareIdleForeign = time.Minute
 	// Asking again waits for a while that doubles from the first to the second.
 	askAgainMin, askAgainMax = time.Second, time.Minute
@@ -52,8 +52,8 @@ const (
 )
 
 // step decides what to do. inUse tells whether there are streams, streams how
-// many there have ever been.
-func (s *spare) step(now time.Time, inUse bool, streams uint32) spareStep {
+// many there have ever been, linger how long a foreign one is left alone.
+func (s *spare) step(now time.Time, inUse bool, streams uint32, linger time.Duration) spareStep {
 	if inUse || streams != s.streams || s.idleSince.IsZero() {
 		s.idleSince, s.streams = now, streams
 		if inUse {
@@ -73,7 +73,7 @@ func (s *spare) step(now time.Time, inUse bool, streams uint32) spareStep {
 		need = spareIdle
 	}
 	switch {
-	case s.foreign && idle >= spareIdleForeign:
+	case s.foreign && idle >= linger:
 		return spareEnd
 	case s.foreign || idle < need || now.Before(s.askAt):
 		return spareWait

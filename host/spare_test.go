@@ -31,7 +31,7 @@ func TestSpare(t *testing.T) {
 				if in != '.' {
 					streams++
 				}
-				switch step := c.s.step(epoch.Add(time.Duration(i)*time.Second), in == 'u', streams); step {
+				switch step := c.s.step(epoch.Add(time.Duration(i)*time.Second), in == 'u', streams, spareIdleForeign); step {
 				case spareWait:
 					got += "."
 				case spareAsk:

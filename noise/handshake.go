@@ -167,7 +167,7 @@ func (c *Conn) accept(plaintext []byte, static *ecdh.PublicKey, cfg Config) (pay
 	if id := key.ID(); cfg.Remote.IsZero() || id == cfg.Remote {
 		c.remoteKey, c.remote = key, id
 	} else {
-		return theirs, &MismatchError{Want: cfg.Remote, Got: id}
+		return theirs, &peer.MismatchError{Want: cfg.Remote, Got: id}
 	}
 	for _, h := range theirs.certHashes {
 		c.certHashes = append(c.certHashes, slices.Clone(h)) // not to keep the whole message

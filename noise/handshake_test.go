@@ -127,11 +127,11 @@ func TestChooseMuxer(t *testing.T) {
 
 func TestMismatch(t *testing.T) {
 	carol := transport(t, peer.Ed25519, "carol").id
-	var mismatch *MismatchError
+	var mismatch *peer.MismatchError
 
 	ca, cb := net.Pipe()
 	_, _, errA, errB := shake(alice(t), bob(t), ca, cb, Config{Remote: carol}, Config{})
-	if !errors.As(errA, &mismatch) || *mismatch != (MismatchError{Want: carol, Got: bob(t).id}) {
+	if !errors.As(errA, &mismatch) || *mismatch != (peer.MismatchError{Want: carol, Got: bob(t).id}) {
 		t.Errorf("initiator: %v", errA)
 	}
 	if !errors.Is(errB, io.ErrUnexpectedEOF) { // alice has not said who she is
@@ -140,7 +140,7 @@ func TestMismatch(t *testing.T) {
 
 	ca, cb = net.Pipe()
 	_, _, _, errB = shake(alice(t), bob(t), ca, cb, Config{}, Config{Remote: carol})
-	if !errors.As(errB, &mismatch) || *mismatch != (MismatchError{Want: carol, Got: alice(t).id}) {
+	if !errors.As(errB, &mismatch) || *mismatch != (peer.MismatchError{Want: carol, Got: alice(t).id}) {
 		t.Errorf("responder: %v", errB)
 	}
 	if text := mismatch.Error(); !strings.Contains(text, carol.String()) || !strings.Contains(text, alice(t).id.String()) {
@@ -705,7 +705,7 @@ func TestCheckCertHashes(t *testing.T) {
 		t.Error("asked about a stranger's hashes")
 		return nil
 	}}, Config{})
-	if mismatch := (*MismatchError)(nil); !errors.As(errA, &mismatch) {
+	if mismatch := (*peer.MismatchError)(nil); !errors.As(errA, &mismatch) {
 		t.Error(errA)
 	}
 }

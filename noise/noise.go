@@ -73,16 +73,6 @@ type Config struct {
 	TCP *net.TCPConn
 }
 
-// A MismatchError tells that another peer was met than the one expected. It has
-// proved to be Got.
-type MismatchError struct {
-	Want, Got peer.ID
-}
-
-func (e *MismatchError) Error() string {
-	return fmt.Sprintf("noise: expected peer %s, met %s", e.Want, e.Got)
-}
-
 // Client runs the handshake as its initiator: it writes first.
 //
 // It returns when the last message is written: whether the responder accepts
@@ -91,7 +81,7 @@ func (e *MismatchError) Error() string {
 // already has are kept. If there is an error conn is of no more use, and is the
 // caller's to close.
 //
-// The error is a *MismatchError if another peer than cfg.Remote answered; it
+// The error is a *peer.MismatchError if another peer than cfg.Remote answered; it
 // has then not learned who we are.
 func (t *Transport) Client(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	return t.run(ctx, conn, cfg, true)

@@ -46,15 +46,6 @@ type Config struct {
 	Muxers []string // protocol IDs of our muxers, the best first; nil: agree on none
 }
 
-// A MismatchError tells that another peer has answered.
-type MismatchError struct {
-	Want, Got peer.ID
-}
-
-func (e *MismatchError) Error() string {
-	return fmt.Sprintf("p2ptls: wanted peer %v, %v has answered", e.Want, e.Got)
-}
-
 // Client runs the handshake as the side that speaks first. It writes before it
 // reads, and reads nothing of conn beyond what the Conn returned will hand out.
 //
@@ -65,7 +56,7 @@ func (e *MismatchError) Error() string {
 // The end of ctx ends the handshake. Client sets no deadline otherwise, and
 // without a limit in ctx or on conn it waits as long as the server wants. On an
 // error conn is of no use, and the caller closes it. If another peer than
-// cfg.Remote answers the error is a *MismatchError, and the peer has learned
+// cfg.Remote answers the error is a *peer.MismatchError, and the peer has learned
 // nothing of who we are.
 func (t *Transport) Client(ctx context.Context, conn net.Conn, cfg Config) (*Conn, error) {
 	h := &handshake{remote: cfg.Remote}
@@ -141,7 +132,7 @@ func (h *handshake) verify(state tls.ConnectionState) error {
 		return err
 	}
 	if got := key.ID(); !h.remote.IsZero() && got != h.remote {
-		return &MismatchError{Want: h.remote, Got: got}
+		return &peer.MismatchError{Want: h.remote, Got: got}
 	}
 	h.key = key
 	return nil
@@ -155,7 +146,7 @@ func (h *handshake) run(ctx context.Context, socket *socket, conn *tls.Conn) (*C
 	if !stop() {
 		return nil, fmt.Errorf("p2ptls: handshake: %w", context.Cause(ctx))
 	}
-	var mismatch *MismatchError
+	var mismatch *peer.MismatchError
 	if errors.As(err, &mismatch) {
 		return nil, mismatch
 	}

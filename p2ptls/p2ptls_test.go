@@ -150,7 +150,7 @@ func TestMismatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := newKey(t, peer.Ed25519).ID()
-	var mismatch *MismatchError
+	var mismatch *peer.MismatchError
 	clientErr, serverErr := shake(t, asClient(ta, Config{Remote: third}), asServer(tb, Config{}))
 	if !errors.As(clientErr, &mismatch) || mismatch.Want != third || mismatch.Got != b.ID() {
 		t.Errorf("client: %v", clientErr)
@@ -592,7 +592,7 @@ func TestQUICConfig(t *testing.T) {
 	if clientErr != nil || serverErr != nil {
 		t.Error(clientErr, serverErr)
 	}
-	var mismatch *MismatchError
+	var mismatch *peer.MismatchError
 	clientErr, _ = shake(t, rogue(tls.Client, ta.QUICConfig(a.ID())), rogue(tls.Server, tb.QUICConfig(peer.ID{})))
 	if !errors.As(clientErr, &mismatch) || mismatch.Got != b.ID() {
 		t.Error(clientErr)

@@ -10,7 +10,7 @@ import (
 
 	quicgo "github.com/quic-go/quic-go"
 
-	"github.com/kith-p2p/kith/p2ptls"
+	"github.com/kith-p2p/kith/peer"
 )
 
 // A StreamError tells that a stream was reset.
@@ -96,7 +96,7 @@ func why(err error) error {
 // wraps net.ErrClosed, as if we had closed something.
 func handshakeError(err error) error {
 	var (
-		mismatch  *p2ptls.MismatchError
+		mismatch  *peer.MismatchError
 		idle      *quicgo.IdleTimeoutError
 		slow      *quicgo.HandshakeTimeoutError
 		transport *quicgo.TransportError

@@ -220,8 +220,6 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-// Words that Why looks for in errors of packages that it cannot import are what
-// they say.
 func TestAnotherPeer(t *testing.T) {
 	network := new(memory.Network)
 	a, b := testkit.Host(t, network, host.Config{}), testkit.Host(t, network, host.Config{})
@@ -230,7 +228,7 @@ func TestAnotherPeer(t *testing.T) {
 	if !errors.As(err, &failed) || len(failed.Attempts) != 1 {
 		t.Fatal(err)
 	}
-	if reason, _ := trace.Why(failed.Attempts[0]); !strings.Contains(reason, "another peer answered") {
+	if reason, _ := trace.Why(failed.Attempts[0]); !strings.Contains(reason, "another peer has answered: "+b.ID().String()) {
 		t.Errorf("got %q for %v", reason, failed.Attempts[0].Err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
 )
 
 // Why words what became of one address of a dial, and what there is to do about it;
@@ -25,6 +26,8 @@ func Why(a host.DialAttempt) (reason, remedy string) {
 		limit *host.LimitError
 		dns   *net.DNSError
 		skip  *host.SkipError
+
+		mismatch *peer.MismatchError
 	)
 	if errors.As(err, &skip) {
 		reason, remedy = notTried(skip.Reason)
@@ -61,8 +64,8 @@ func Why(a host.DialAttempt) (reason, remedy string) {
 		return "the operating system forbade it", "look at this machine's firewall and at what the process may do"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "this process has no file descriptors left", "raise ulimit -n, or lower Limits.Conns"
-	case has(err, "answered instead of", "expected peer", "has answered"):
-		return "another peer answered: " + err.Error(), "the address is another peer's now: ask for a new one, or dial the ID that answered if it is the one wanted"
+	case errors.As(err, &mismatch):
+		return "another peer has answered: " + mismatch.Got.String(), "the address is another peer's now: ask for a new one, or dial the ID that answered if it is the one wanted"
 	case has(err, "other private network", "another private network"):
 		return err.Error(), "give both ends the same --psk file, or none"
 	case has(err, "takes no connections now", "does not say why", "gated", "made way for others", "shutting down", "resource limit exceeded", "rate limited"):

@@ -175,7 +175,7 @@ func TestAnotherPeerAnswers(t *testing.T) {
 		})
 		wanted := newKey(t).ID()
 		_, err = v.Connect(t.Context(), peer.AddrInfo{ID: wanted, Addrs: at})
-		var mismatch *noise.MismatchError
+		var mismatch *peer.MismatchError
 		if !errors.As(err, &mismatch) || mismatch.Want != wanted || mismatch.Got != self.key.ID() {
 			t.Errorf("connecting: %v", err)
 		}
