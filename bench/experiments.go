@@ -56,7 +56,10 @@ func experiments() []experiment {
 		{name: "dial-identified", row: "dial", about: "the same, but the client always waits for the answer of identify; go-libp2p never does otherwise",
 			run: measured(worker.Load{Kind: worker.Dial, Node: noise, Parallel: 16, Nodes: dialNodes, Identified: true}, dialFigures)},
 
-		{name: "dial-dead", row: "dial-dead", about: "a peer with ten addresses of which nine are dead, the live one at each place in turn: from new nodes, and again from one that has dialed it before; beside dials at the live address alone, from new nodes", run: runDead},
+		{name: "dial-dead", row: "dial-dead", about: "a peer with ten addresses of which nine are dead, the live one at each place in turn: from new nodes, and again from one that has dialed it before; beside dials at the live address alone, from new nodes",
+			run: func(b *bench, impl string) (figures, error) { return runDead(b, impl, noise) }},
+		{name: "quic-dial-dead", row: "dial-dead", about: "the same over QUIC",
+			run: func(b *bench, impl string) (figures, error) { return runDead(b, impl, quic) }},
 
 		{name: "rtt", row: "rtt", about: "a new process connects over a link of 100 ms a round trip",
 			run: measured(worker.Load{Kind: worker.First, Node: noise}, rttFigures)},
@@ -177,8 +180,7 @@ func operationFigures(w window) figures {
 	}
 }
 
-func runDead(b *bench, impl string) (got figures, err error) {
-	node := noise
+func runDead(b *bench, impl string, node worker.NodeConfig) (got figures, err error) {
 	node.IP = "0.0.0.0"
 	load := worker.Load{Kind: worker.Dead, Node: node}
 	err = inDeadNetwork(func() error {

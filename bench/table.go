@@ -72,6 +72,8 @@ var goals = []line{
 	{"the same: CPU µs, both ends", "dial-identified", "CPU µs, both ends", ratioAtMost(0.5)},
 	{"dial of ten addresses, nine dead: ms beyond one handshake", "dial-dead", "ms, cold, beyond one handshake", atMost(350)},
 	{"the same again: against the live one alone", "dial-dead", "known against the live one alone", atMost(1.2)},
+	{"dial of ten addresses over QUIC, nine dead: ms beyond one handshake", "quic-dial-dead", "ms, cold, beyond one handshake", atMost(350)},
+	{"the same again: against the live one alone", "quic-dial-dead", "known against the live one alone", atMost(1.2)},
 	{"cold dial to the first answer: round trips", "rtt", "round trips to the first answer", atMost(3.1)},
 	{"idle connection: bytes resident", "memory-conn", "bytes resident", atMost(13_000)},
 	{"idle connection: goroutines", "memory-conn", "goroutines", atMost(1)},

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -165,6 +166,18 @@ func (p *progress) get() (Stage, [StageMuxed + 1]time.Duration) {
 	return p.stage, p.stages
 }
 
+// first is when the first sign of life came; 0: none has.
+func (p *progress) first() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.stages {
+		if at > 0 {
+			return at
+		}
+	}
+	return 0
+}
+
 // joinDial joins the dial to p that runs, or starts one.
 func (h *Host) joinDial(p peer.ID, addrs []multiaddr.Addr, background bool) (d *dial, joined bool, err error) {
 	h.mu.Lock()
@@ -259,6 +272,7 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 	var timer *time.Timer
 	var due <-chan time.Time
 	for {
+		d.holdForAnswers()
 		s, wait, over := d.race.next(time.Since(d.start))
 		if s != nil {
 			d.begin(ctx, s)
@@ -288,6 +302,22 @@ func (d *dial) run(ctx context.Context) (*Conn, error) {
 			d.look(ctx)
 		case <-ctx.Done():
 			return nil, d.failure(context.Cause(ctx))
+		}
+	}
+}
+
+// holdForAnswers gives attempts that were answered the time to succeed alone.
+func (d *dial) holdForAnswers() {
+	if len(d.race.waiting) == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, a := range d.attempts {
+		if a.begun && !a.ended {
+			if opened := a.reached.first(); opened > 0 {
+				d.race.hold(holdUntil(a.delay, opened))
+			}
 		}
 	}
 }
@@ -603,7 +633,7 @@ func (d *dial) learn(attempts []*attempt) {
 	}
 	for _, a := range attempts {
 		if a.begun {
-			outcomes = append(outcomes, outcome{a.step, a.result(last), a.elapsed})
+			outcomes = append(outcomes, outcome{a.step, a.result(last), a.elapsed, cmp.Or(a.reached.first(), a.elapsed)})
 		}
 	}
 	d.mu.Unlock()

@@ -238,8 +238,9 @@ const (
 // An outcome is a step that was tried, and what became of it.
 type outcome struct {
 	*step
-	result result
-	took   time.Duration
+	result   result
+	took     time.Duration
+	answered time.Duration // until the first sign of life
 }
 
 // learn notes how a dial, by its ID, went.
@@ -397,7 +398,7 @@ func (l *history) learn(o outcome, reached bool, now time.Time) {
 			l.times = append(l.times, times{kind: o.kind})
 			t = &l.times[len(l.times)-1]
 		}
-		t.add(o.took)
+		t.add(o.answered)
 	}
 }
 
@@ -445,8 +446,8 @@ func (l *history) probe(now time.Time) bool {
 	return true
 }
 
-// expect tells how long an answer takes: as long as it took from there, or as nearly
-// all of its kind took here.
+// expect tells how long a sign of life takes: no longer than the whole took from there,
+// or than with nearly all of its kind here.
 func (l *history) expect(s *step) time.Duration {
 	if took := s.known.Took; took > 0 && !s.known.LastSuccess.IsZero() {
 		return clamp(took + took/2)
@@ -462,7 +463,7 @@ func (l *history) expect(s *step) time.Duration {
 
 func clamp(d time.Duration) time.Duration { return min(max(d, minDelay), maxDelay) }
 
-// times are how long the last dials of a kind took.
+// times are how long the last dials of a kind took to the first sign of life.
 type times struct {
 	kind kind
 	n    uint8             // how many are known

@@ -90,7 +90,7 @@ func (w *dialWorld) dialed(took time.Duration, outcomes map[string]result) {
 	w.dials++
 	var all []outcome
 	for text, r := range outcomes {
-		all = append(all, outcome{newStep(known(text), multiaddr.Addr{}), r, took})
+		all = append(all, outcome{newStep(known(text), multiaddr.Addr{}), r, 3 * took, took})
 	}
 	slices.SortFunc(all, func(a, b outcome) int { return a.known.Addr.Compare(b.known.Addr) })
 	w.d.learn(w.dials, w.peer, all, w.network, w.now)
@@ -109,36 +109,36 @@ func TestRankOfAnUnknownPeer(t *testing.T) {
 	w.wantPlan("nearest first, then IPv6 before IPv4 and QUIC before TCP; browsers' transports after them; all in a third of a second", false, []string{
 		"0s /ip4/127.0.0.1/tcp/1",
 		"30ms /ip4/192.168.1.1/tcp/1",
-		"38ms /ip4/192.168.1.1/udp/1/quic-v1/webtransport" + hash,
-		"68ms " + quic6,
-		"318ms " + quic4,
-		"338ms " + tcp6,
-		"350ms " + tcp4,
-		"350ms /dns4/example.com/tcp/443/wss",
+		"45ms /ip4/192.168.1.1/udp/1/quic-v1/webtransport" + hash,
+		"75ms " + quic6,
+		"225ms " + quic4,
+		"250ms " + tcp6,
+		"275ms " + tcp4,
+		"300ms /dns4/example.com/tcp/443/wss",
 		"350ms /ip4/8.8.8.8/udp/1/webrtc-direct" + hash,
 	}, known("/ip4/8.8.8.8/udp/1/webrtc-direct"+hash), known("/dns4/example.com/tcp/443/wss"), known(tcp4), known(tcp6), known(quic4), known(quic6),
 		known("/ip4/192.168.1.1/udp/1/quic-v1/webtransport"+hash), known("/ip4/127.0.0.1/tcp/1"), known("/ip4/192.168.1.1/tcp/1"))
 	w.wantPlan("the best of each kind before the second of any", false, []string{
-		"0s " + quic4, "250ms " + tcp4, "271ms /ip4/9.9.9.9/udp/1/quic-v1", "292ms /ip4/9.9.9.9/tcp/1",
+		"0s " + quic4, "150ms " + tcp4, "175ms /ip4/9.9.9.9/udp/1/quic-v1", "200ms /ip4/9.9.9.9/tcp/1",
 	}, known(quic4), known("/ip4/9.9.9.9/udp/1/quic-v1"), known(tcp4), known("/ip4/9.9.9.9/tcp/1"))
 	w.wantPlan("nobody waits: one after the other", true, []string{
-		"0s " + quic4, "250ms " + tcp4, "500ms /ip4/9.9.9.9/tcp/1",
+		"0s " + quic4, "150ms " + tcp4, "300ms /ip4/9.9.9.9/tcp/1",
 	}, known(quic4), known(tcp4), known("/ip4/9.9.9.9/tcp/1"))
 }
 
 func TestRankByWhatWorked(t *testing.T) {
 	w := newDialWorld(t)
 	w.wantPlan("what worked here first and for as long as it takes, the fastest of them; then the unknown; what failed last", false, []string{
-		"0s " + tcp4, "60ms " + quic6, "75ms " + tcp6, "325ms " + quic4,
+		"0s " + tcp4, "60ms " + quic6, "90ms " + tcp6, "240ms " + quic4,
 	}, known(quic4, w.failed), known(tcp6), known(quic6, w.worked(90*time.Millisecond)), known(tcp4, w.worked(40*time.Millisecond)))
 	w.wantPlan("what worked and failed since is not what works", false, []string{
-		"0s " + tcp4, "250ms " + quic4,
+		"0s " + tcp4, "150ms " + quic4,
 	}, known(quic4, w.worked(time.Millisecond), w.failed), known(tcp4))
 	w.wantPlan("what worked in another network is better than what never did", false, []string{
-		"0s /ip4/9.9.9.9/tcp/1", "250ms " + tcp4,
+		"0s /ip4/9.9.9.9/tcp/1", "150ms " + tcp4,
 	}, known(tcp4), known("/ip4/9.9.9.9/tcp/1", elsewhere))
 	w.wantPlan("relayed only when the direct ones have had their time", false, []string{
-		"0s " + tcp4, "250ms /ip4/8.8.8.8/tcp/1/p2p/" + w.peer.String() + "/p2p-circuit",
+		"0s " + tcp4, "150ms /ip4/8.8.8.8/tcp/1/p2p/" + w.peer.String() + "/p2p-circuit",
 	}, known("/ip4/8.8.8.8/tcp/1/p2p/"+w.peer.String()+"/p2p-circuit"), known(tcp4))
 }
 
@@ -148,7 +148,7 @@ func TestDelaysAreMeasured(t *testing.T) {
 		t.Helper()
 		w.wantPlan(what, false, []string{"0s " + quic4, delay + " " + tcp4}, known(tcp4), known(quic4))
 	}
-	want("cold", "250ms")
+	want("cold", "150ms")
 	for range timesNeeded {
 		w.dialed(80*time.Millisecond, map[string]result{quic4: resultFound})
 	}
@@ -162,7 +162,7 @@ func TestDelaysAreMeasured(t *testing.T) {
 	}
 	want("two in twenty are more than one in twenty; but not above what a person waits", "350ms")
 	w.network = 2
-	want("cold in another network", "250ms")
+	want("cold in another network", "150ms")
 	w.wantPlan("of an address that is known its own time", false, []string{"0s " + quic4, "150ms " + tcp4}, known(tcp4), known(quic4, w.worked(100*time.Millisecond)))
 }
 
@@ -178,19 +178,19 @@ func TestBlackHole(t *testing.T) {
 	w.wantPlan("in the background it is dialed once in a while, beside the others", true, []string{"0s " + quic4, "0s " + tcp4}, known(quic4), known(tcp4))
 	w.wantPlan("and no more", true, []string{"0s " + tcp4, "not " + quic4 + ": in this network nothing of its kind gets through"}, known(quic4), known(tcp4))
 	w.wantPlan("for a user it is dialed when nothing else is left", false, []string{"0s " + tcp4, "last " + quic4}, known(quic4), known(tcp4))
-	w.wantPlan("if it is all there is it is dialed", true, []string{"0s " + quic4, "250ms /ip4/9.9.9.9/udp/1/quic-v1"}, known(quic4), known("/ip4/9.9.9.9/udp/1/quic-v1"))
+	w.wantPlan("if it is all there is it is dialed", true, []string{"0s " + quic4, "150ms /ip4/9.9.9.9/udp/1/quic-v1"}, known(quic4), known("/ip4/9.9.9.9/udp/1/quic-v1"))
 	w.wantPlan("in a network nearby all is different", true, []string{"0s /ip4/192.168.1.1/udp/1/quic-v1", "30ms " + tcp4}, known("/ip4/192.168.1.1/udp/1/quic-v1"), known(tcp4))
 	w.pass(probeEvery)
 	w.wantPlan("once in a while again", true, []string{"0s " + quic4, "0s " + tcp4}, known(quic4), known(tcp4))
 	w.network = 2
-	w.wantPlan("nothing is known of another network", true, []string{"0s " + quic4, "250ms " + tcp4}, known(quic4), known(tcp4))
+	w.wantPlan("nothing is known of another network", true, []string{"0s " + quic4, "150ms " + tcp4}, known(quic4), known(tcp4))
 	w.network = 1
 	for range blackHoleMin {
 		w.dialed(time.Second, map[string]result{quic4: resultAnswered})
 	}
 	w.d.moved()
 	w.pass(doubtFor)
-	w.wantPlan("answers end it", true, []string{"0s " + quic4, "250ms " + tcp4}, known(quic4), known(tcp4))
+	w.wantPlan("answers end it", true, []string{"0s " + quic4, "150ms " + tcp4}, known(quic4), known(tcp4))
 }
 
 func TestIPv6BlackHole(t *testing.T) {
@@ -580,7 +580,7 @@ func dialOnce(w *dialWorld, r *rand.Rand, hearsay map[netip.Addr][]time.Time) {
 			flying = flying[1:]
 			now = f.ends
 			w.d.end(f.step, f.result == resultFound)
-			outcomes = append(outcomes, outcome{f.step, f.result, now - f.begun})
+			outcomes = append(outcomes, outcome{f.step, f.result, now - f.begun, now - f.begun})
 			if f.result == resultFound {
 				break
 			}
@@ -627,7 +627,7 @@ func dialOnce(w *dialWorld, r *rand.Rand, hearsay map[netip.Addr][]time.Time) {
 	found := len(outcomes) > 0 && outcomes[len(outcomes)-1].result == resultFound
 	for _, f := range flying {
 		w.d.end(f.step, false)
-		outcomes = append(outcomes, outcome{f.step, resultUnknown, now - f.begun})
+		outcomes = append(outcomes, outcome{f.step, resultUnknown, now - f.begun, now - f.begun})
 		if f.result == resultFound && f.hearsay() { // it was given up, so it counts
 			ip := f.endpoint.at.Addr()
 			hearsay[ip] = append(hearsay[ip], start.Add(f.begun))

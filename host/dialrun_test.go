@@ -29,7 +29,8 @@ type scriptedTransport struct {
 
 type answer struct {
 	after time.Duration
-	err   error // nil: a connection
+	err   error         // nil: a connection
+	opens time.Duration // the first sign of life; 0: at the end
 }
 
 func (s *scriptedTransport) CanDial(a multiaddr.Addr) bool { return !isName(a) }
@@ -41,6 +42,9 @@ func (s *scriptedTransport) Dial(ctx context.Context, addr multiaddr.Addr, _ pee
 	s.mu.Unlock()
 	if !ok {
 		a.after = time.Hour
+	}
+	if a.opens > 0 {
+		time.AfterFunc(a.opens, func() { progress(StageOpened) })
 	}
 	select {
 	case <-time.After(a.after):
@@ -132,6 +136,36 @@ func connects(t *testing.T, h *Host, to peer.AddrInfo) time.Duration {
 	c.Close()
 	synctest.Wait()
 	return took
+}
+
+// An address that has shown a sign of life within its time has the time to succeed
+// alone; one that then says nothing more does not hold up the others for long.
+func TestSignOfLife(t *testing.T) {
+	const first, second = "/ip4/8.8.8.8/udp/1/quic-v1", "/ip4/8.8.8.8/tcp/1"
+	for _, c := range []struct {
+		name      string
+		opens, at time.Duration
+		took      time.Duration
+		dials     int
+	}{
+		{"two round trips, of which one takes less than its time", delayPublic - 1, 2 * delayPublic, 2 * delayPublic, 1},
+		{"it opens and says no more", 50 * time.Millisecond, time.Minute, 50*3*time.Millisecond + minDelay + time.Millisecond, 2},
+		{"it opens at once, as where something in between answers, and says no more", time.Millisecond, time.Minute, delayPublic + time.Millisecond, 2},
+		{"it opens too late", delayPublic + time.Millisecond, time.Minute, delayPublic + time.Millisecond, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dialing(t, Config{}, func(t *testing.T, h *Host, s *scriptedTransport) {
+				s.answer(first, answer{after: c.at, opens: c.opens})
+				s.answer(second, answer{after: time.Millisecond})
+				if took := connects(t, h, at(s.key.ID(), first, second)); took != c.took {
+					t.Errorf("took %v, want %v", took, c.took)
+				}
+				if dialed := s.take(); len(dialed) != c.dials {
+					t.Errorf("dialed %v", dialed)
+				}
+			})
+		})
+	}
 }
 
 // Of ten addresses nine are dead: the live one is found in 350 ms, and from then on at once.
@@ -289,10 +323,10 @@ func TestDialEvents(t *testing.T) {
 		"1 ranked 0s /ip4/8.8.8.8/tcp/1: it was not tried in this network yet",
 		"1 skipped /ip4/224.0.0.1/tcp/1: host: 224.0.0.1 is not the address of one machine",
 		"1 resolved [/ip4/9.9.9.9/tcp/2]",
-		"1 ranked 250ms /ip4/9.9.9.9/tcp/2: it was not tried in this network yet",
-		"1 attempted /ip4/9.9.9.9/tcp/2 after 250ms: 5ms using the connection <nil>",
-		"1 attempted /ip4/8.8.8.8/tcp/1 after 0s: 255ms opening the connection host: another address was faster",
-		"1 ended after 255ms: true",
+		"1 ranked 150ms /ip4/9.9.9.9/tcp/2: it was not tried in this network yet",
+		"1 attempted /ip4/9.9.9.9/tcp/2 after 150ms: 5ms using the connection <nil>",
+		"1 attempted /ip4/8.8.8.8/tcp/1 after 0s: 155ms opening the connection host: another address was faster",
+		"1 ended after 155ms: true",
 	}
 	for i := range max(len(log), len(want)) {
 		var got, wanted string

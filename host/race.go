@@ -62,6 +62,26 @@ func (r *race) next(now time.Duration) (s *step, wait time.Duration, over bool) 
 	return nil, -1, r.running == 0
 }
 
+// hold lets no further step start before until, since one that runs has answered and
+// is likely to succeed by then.
+func (r *race) hold(until time.Duration) {
+	if r.running == 0 || len(r.waiting) == 0 {
+		return
+	}
+	if later := until - r.waiting[0].delay; later > 0 {
+		for _, s := range r.waiting {
+			s.delay += later
+		}
+	}
+}
+
+// holdUntil is until when an attempt that began at start and had its first sign of life
+// opened later may be expected to succeed: TCP and what is above it take two or three
+// round trips. All times are bounded by what a person waits.
+func holdUntil(start, opened time.Duration) time.Duration {
+	return start + min(3*opened+minDelay, 2*maxDelay)
+}
+
 // busy takes back a step that next gave, since its port is busy. It has another
 // chance when a step of this race ends; if none runs it has none, and kept is false.
 func (r *race) busy(s *step) (kept bool) {

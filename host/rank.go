@@ -14,11 +14,13 @@ import (
 // The addresses of a peer are raced, as in RFC 8305, but the race is short: whoever
 // is likeliest to answer has a chance to do so alone, and then the others follow
 // closely, each a little after the one before. So a good address costs one dial, and
-// nine bad ones in front of it a third of a second.
+// nine bad ones in front of it a quarter of a second. Who has shown a sign of life is
+// not raced against at once: see race.hold.
 const (
-	// delayPublic and delayPrivate are how long an address has for an answer before
-	// the next one starts, as long as nothing was measured: public ones as in RFC 8305.
-	delayPublic  = 250 * time.Millisecond
+	// delayPublic and delayPrivate are how long an address has for a sign of life before
+	// the next one starts, as long as nothing was measured: a round trip through most of
+	// the internet. RFC 8305 allows 100 ms and more, for the whole of TCP's handshake.
+	delayPublic  = 150 * time.Millisecond
 	delayPrivate = 30 * time.Millisecond
 	// minDelay and maxDelay bound what is made of measurements: below the first a busy
 	// machine looks dead, above the second a person waits.
@@ -28,7 +30,7 @@ const (
 	maxStagger = 350 * time.Millisecond
 	// followers is the part of the first one's delay in which all the others of its
 	// group start.
-	followers = 4
+	followers = 2
 )
 
 // A step is an address that a dial can try, and what decides about its turn.
@@ -40,7 +42,7 @@ type step struct {
 	endpoint endpoint      // where packets go; zero: the transport knows
 	place    place         // in which group of the race it runs
 	turn     int           // how many of its kind are before it
-	expect   time.Duration // how long an answer takes
+	expect   time.Duration // how long a sign of life takes
 	delay    time.Duration // from the start of the dial to its turn
 	begun    time.Duration // for pacing; see dialer.begin
 }
