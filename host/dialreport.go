@@ -115,11 +115,14 @@ func (e *DialError) Unwrap() []error {
 // reason words the errors that people meet most often so that they name the remedy.
 func reason(err error) string {
 	var mismatch *peer.MismatchError
+	var refused *ConnError
 	switch {
 	case err == nil:
 		return "no reason given"
 	case errors.As(err, &mismatch):
 		return fmt.Sprintf("another peer has answered, %s: the address is not, or no longer, that of the peer", mismatch.Got)
+	case errors.As(err, &refused) && refused.Remote && connCodeText(refused.Code) != "":
+		return fmt.Sprintf("the peer turned us away: %s (code %#x)", connCodeText(refused.Code), refused.Code)
 	case errors.Is(err, context.Canceled):
 		return "given up: another address was faster, or the caller stopped waiting"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):

@@ -99,7 +99,8 @@ func connCodeText(code uint32) string {
 }
 
 // A ConnError tells that a connection was closed with one of the codes above, and by
-// whom. It wraps what the muxer says, and with it net.ErrClosed.
+// whom. It wraps what the muxer says, and with it net.ErrClosed, but in a dial, when there
+// was no connection yet.
 type ConnError struct {
 	Code   uint32
 	Remote bool // the remote closed it, not we
@@ -107,6 +108,9 @@ type ConnError struct {
 }
 
 func (e *ConnError) Error() string {
+	if connCodeText(e.Code) == "" && e.Err != nil {
+		return e.Err.Error()
+	}
 	if e.Remote {
 		return "host: the remote closed the connection: " + connCodeText(e.Code)
 	}

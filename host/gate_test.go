@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -149,14 +150,10 @@ func TestGateOfAPeer(t *testing.T) {
 		}
 		<-c.Done()
 		synctest.Wait()
-		var coded interface {
-			error
-			ErrorCode() uint32
-			IsRemote() bool
-		}
+		var ended *host.ConnError
 		for e := range events.Events() {
 			if closed, ok := e.(host.ConnClosed); ok {
-				if !errors.As(closed.Err, &coded) || coded.ErrorCode() != host.ConnCodeGated || !coded.IsRemote() {
+				if !errors.As(closed.Err, &ended) || ended.Code != host.ConnCodeGated || !ended.Remote || !errors.Is(closed.Err, net.ErrClosed) {
 					t.Errorf("the connection ended with %v", closed.Err)
 				}
 				break

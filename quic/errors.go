@@ -10,6 +10,7 @@ import (
 
 	quicgo "github.com/quic-go/quic-go"
 
+	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/peer"
 )
 
@@ -113,7 +114,8 @@ func handshakeError(err error) error {
 		}
 		return fmt.Errorf("quic: handshake: %v", err)
 	case errors.As(err, &app):
-		return fmt.Errorf("quic: handshake: %v", &ConnError{Code: code32(uint64(app.ErrorCode)), Remote: app.Remote, Err: err})
+		ended := &ConnError{Code: code32(uint64(app.ErrorCode)), Remote: app.Remote, Err: err}
+		return fmt.Errorf("quic: handshake: %w", &host.ConnError{Code: ended.Code, Remote: ended.Remote, Err: errors.New(ended.Error())})
 	}
 	return fmt.Errorf("quic: handshake: %w", err)
 }

@@ -184,6 +184,7 @@ func TestExplainSuccess(t *testing.T) {
 func TestWhy(t *testing.T) {
 	tcp := multiaddr.MustParse("/ip4/192.0.2.7/tcp/4001")
 	six := multiaddr.MustParse("/ip6/2001:db8::7/tcp/4001")
+	wanted, got := testkit.Key(t).ID(), testkit.Key(t).ID()
 	for _, c := range []struct {
 		a              host.DialAttempt
 		reason, remedy string
@@ -210,6 +211,8 @@ func TestWhy(t *testing.T) {
 		{host.DialAttempt{Addr: tcp, Err: syscall.EPERM}, "forbade", "firewall"},
 		{host.DialAttempt{Addr: tcp, Err: syscall.ECONNRESET}, "hung up", "libp2p peer"},
 		{host.DialAttempt{Addr: tcp, Err: errors.New("quic: handshake: the remote takes no connections now: it is closing")}, "turned us away", "try later"},
+		{host.DialAttempt{Addr: tcp, Err: fmt.Errorf("quic: handshake: %w", &host.ConnError{Code: host.ConnCodeGated, Remote: true})}, "turned us away: quic: handshake: host: the remote closed the connection: gated", "the peer decides"},
+		{host.DialAttempt{Addr: tcp, Err: &peer.MismatchError{Want: wanted, Got: got}}, "another peer has answered: " + got.String(), "dial the ID that answered"},
 		{host.DialAttempt{Addr: tcp, Stage: host.StageOpened, Err: errors.New(`multistream: not supported: "/noise"`)}, "secure channel", "--security"},
 		{host.DialAttempt{Addr: tcp, Err: errors.New("something else")}, "something else", "--verbose"},
 	} {

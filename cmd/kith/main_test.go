@@ -11,6 +11,11 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kith-p2p/kith"
+	"github.com/kith-p2p/kith/host"
+	"github.com/kith-p2p/kith/multiaddr"
+	"github.com/kith-p2p/kith/peer"
 )
 
 func TestMain(m *testing.M) {
@@ -124,4 +129,27 @@ func freePort() (port string, err error) {
 		}
 	}
 	return "", err
+}
+
+// A peer that is named by its ID alone is dialed at the addresses that neighbours are
+// known by, and these stay the neighbours' word.
+func TestIDAloneVouchesForNothing(t *testing.T) {
+	start := func() *kith.Node {
+		n, err := kith.Start(t.Context(), kith.Config{Listen: []multiaddr.Addr{multiaddr.MustParse("/ip4/127.0.0.1/tcp/0")}, MDNS: kith.MDNS{Off: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	a, b := start(), start()
+	a.Discovered(peer.AddrInfo{ID: b.ID(), Addrs: b.Host.Addrs()}, "mdns", host.SourceLocal)
+	if _, err := connect(t.Context(), a, b.ID().String(), time.Minute); err != nil {
+		t.Error(err)
+	}
+	for _, known := range a.KnownAddrs(b.ID()) {
+		if known.Source != host.SourceLocal {
+			t.Errorf("%s is known by the word of %v", known.Addr, known.Source)
+		}
+	}
 }
