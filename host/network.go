@@ -81,8 +81,8 @@ func attachments() []attachment {
 			continue
 		}
 		for _, a := range addrs {
-			p, err := netip.ParsePrefix(a.String())
-			if err != nil || p.Addr().IsLinkLocalUnicast() {
+			p, ok := prefixOf(a)
+			if !ok || p.Addr().IsLinkLocalUnicast() {
 				continue
 			}
 			at := attachment{iface.Name, p.Masked()}
@@ -96,6 +96,20 @@ func attachments() []attachment {
 		return routed
 	}
 	return all
+}
+
+// prefixOf is an address of an interface with the length of its network.
+func prefixOf(a net.Addr) (netip.Prefix, bool) {
+	n, ok := a.(*net.IPNet)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	ip, ok := netip.AddrFromSlice(n.IP)
+	bits, of := n.Mask.Size()
+	if ip = ip.Unmap(); !ok || of != ip.BitLen() {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(ip, bits), true
 }
 
 // sourceTo tells from which of our addresses a packet to ap would leave; the zero

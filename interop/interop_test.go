@@ -66,7 +66,7 @@ func prepare(dir string) error {
 	}
 	kithPeer = program{
 		name: "kith", argv: []string{kith}, agent: "kith/", keyTypes: peercmd.KeyTypes,
-		codes: true, aborts: true, dials: everything, listens: everything, mismatch: []string{"peer: wanted"},
+		codes: true, aborts: true, dials: everything, listens: everything, mismatch: []string{"another peer has answered"},
 	}
 	gopeer, err := build("gopeer", "./gopeer")
 	if err != nil {
