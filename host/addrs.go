@@ -259,3 +259,10 @@ func ipCode(ip netip.Addr) multiaddr.Code {
 	}
 	return multiaddr.IP6
 }
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

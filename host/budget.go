@@ -327,17 +327,15 @@ func (h *Host) Limits() Limits { return h.limits }
 func (h *Host) accounts(f func(*Account)) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	for _, with := range h.conns {
-		for _, c := range with {
-			f(&c.account)
-		}
+	for _, c := range h.all {
+		f(&c.account)
 	}
 }
 
 // Usage tells what remotes make the host hold now.
 func (h *Host) Usage() Usage {
 	h.mu.RLock()
-	conns, connMemory := h.numConns, h.connMemory
+	conns, connMemory := len(h.all), h.connMemory
 	h.mu.RUnlock()
 	u := Usage{Conns: conns, HalfOpen: h.halfOpen.len(), UnnegotiatedStreams: h.unnegotiated.len()}
 	var book int

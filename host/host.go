@@ -113,17 +113,19 @@ type Host struct {
 	backgroundDials chan struct{} // as many as run
 
 	noting sync.Mutex // held by noteAddrs
+	lining sync.Mutex // held by lineUp
 	order  sync.Mutex // keeps the events of connections in order; taken before mu
 
 	mu         sync.RWMutex
 	handlers   map[ProtocolID]service
 	listeners  []TransportListener
 	conns      map[peer.ID][]*Conn
-	numConns   int
+	all        []*Conn              // the same, in the order of their numbers
 	perIP      map[netip.Prefix]int // inbound
-	perGroup   map[netip.Prefix]int // inbound, without those that leave
+	groups     crowds               // inbound, without those that leave
 	leaving    int                  // connections that were given up for others; see trim.go
 	trimmer    trimmer
+	line       line      // who makes way when there is no room
 	tending    bool      // a goroutine looks after connections; see tend.go
 	tendAt     time.Time // when it does so next
 	spares     map[*Conn]*spare
@@ -161,7 +163,6 @@ func New(cfg Config) (*Host, error) {
 		conns:      make(map[peer.ID][]*Conn),
 		orphans:    make(map[peer.ID]bool),
 		perIP:      make(map[netip.Prefix]int),
-		perGroup:   make(map[netip.Prefix]int),
 		dials:      make(map[peer.ID]*dial),
 	}
 	h.dialer = newDialer(rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), time.Now())
@@ -360,7 +361,8 @@ func (h *Host) room(addr multiaddr.Addr) error {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if full := h.full(connCost); full != nil {
-		if !h.crowded(addrGroup(addr)) {
+		// A look before the handshake at whether some group has more; makeRoom decides after it.
+		if h.groups.largest() <= h.groups.of(addrGroup(addr)) {
 			h.refusals.note(full)
 			return full
 		}
@@ -421,6 +423,12 @@ func (h *Host) addConn(tc TransportConn, dir Direction, standby bool) (*Conn, er
 	h.order.Lock()
 	defer h.order.Unlock()
 	first, err := h.register(c, tc.Charge, standby)
+	for err == errNoLine {
+		h.order.Unlock()
+		h.lineUp(c.opened)
+		h.order.Lock()
+		first, err = h.register(c, tc.Charge, standby)
+	}
 	if err != nil {
 		code := ConnCodeResourceLimit
 		if errors.Is(err, ErrClosed) {
@@ -468,11 +476,11 @@ func (h *Host) register(c *Conn, charge func(*Account), standby bool) (first boo
 		h.perIP[owner]++
 	}
 	if c.dir == DirInbound {
-		h.countGroup(c.group(), 1)
+		h.groups.add(c.group(), 1)
 	}
 	h.lastID++
 	c.id = h.lastID
-	h.numConns++
+	h.all = append(h.all, c)
 	h.connMemory += c.cost
 	held := new(share)
 	if len(with) > 0 {
@@ -488,6 +496,8 @@ func (h *Host) register(c *Conn, charge func(*Account), standby bool) (first boo
 		c.replaced = c.judged || c.unproven.Load()
 	}
 	h.conns[c.remote] = append(with, c)
+	h.leaveLine(c.opened)
+	h.joinLine(c)
 	h.notePair(c.remote)
 	h.noteMigration(c, c.opened)
 	h.tend()
@@ -505,13 +515,16 @@ func (h *Host) unregister(c *Conn) (last bool) {
 	defer h.mu.Unlock()
 	delete(h.migrations, c)
 	with := slices.DeleteFunc(h.conns[c.remote], func(k *Conn) bool { return k == c })
-	h.numConns--
+	if i, ok := h.find(c.id); ok {
+		h.all = slices.Delete(h.all, i, i+1)
+	}
+	h.leaveLine(time.Now())
 	h.connMemory -= c.cost
 	if c.leaving {
 		h.leaving--
 		h.leavingMemory -= c.cost
 	} else if c.dir == DirInbound {
-		h.countGroup(c.group(), -1)
+		h.groups.add(c.group(), -1)
 	}
 	if owner, ok := countedOwner(c); ok {
 		if h.perIP[owner]--; h.perIP[owner] == 0 {
@@ -544,12 +557,7 @@ func (h *Host) removeConn(c *Conn, err error) {
 func (h *Host) Conns() []*Conn {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	all := make([]*Conn, 0, h.numConns)
-	for _, with := range h.conns {
-		all = append(all, with...)
-	}
-	slices.SortFunc(all, func(a, b *Conn) int { return int(a.id) - int(b.id) })
-	return all
+	return slices.Clone(h.all)
 }
 
 // ConnsTo lists the open connections with p, the oldest first.

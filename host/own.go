@@ -84,11 +84,9 @@ func (h *Host) judge() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var seen []observation
-	for _, with := range h.conns {
-		for _, c := range with {
-			if at := c.observed.Load(); at != nil {
-				seen = append(seen, observation{local: c.local, observed: *at, observer: c.addr, dialed: c.dir == DirOutbound})
-			}
+	for _, c := range h.all {
+		if at := c.observed.Load(); at != nil {
+			seen = append(seen, observation{local: c.local, observed: *at, observer: c.addr, dialed: c.dir == DirOutbound})
 		}
 	}
 	h.own.observe(time.Now(), listening, seen)
@@ -99,10 +97,8 @@ func (h *Host) forgetObserved() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.own.forget()
-	for _, with := range h.conns {
-		for _, c := range with {
-			c.observed.Store(nil)
-		}
+	for _, c := range h.all {
+		c.observed.Store(nil)
 	}
 }
 

@@ -1,9 +1,12 @@
 package host
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/kith-p2p/kith/peer"
@@ -12,6 +15,10 @@ import (
 // tendEvery is how often connections are looked after while there is something to
 // do: one has too many, or more than one with the same peer.
 const tendEvery = time.Second
+
+// lookChunk is how many connections are looked at while the host's lock is held: in
+// about a tenth of a millisecond.
+const lookChunk = 256
 
 // Protect keeps the host from closing its last connection with p for lack of room,
 // until Unprotect is called with the same tag. The tag tells who wants it, such as
@@ -56,22 +63,10 @@ func (h *Host) Worth(p peer.ID) int64 {
 	return h.trimmer.worth(time.Now(), p)
 }
 
-// crowded tells whether there is a connection that could make way for a newcomer of
-// a group: a look before the handshake, while displace decides after it. h.mu is held.
-func (h *Host) crowded(newcomer netip.Prefix) bool {
-	few := h.perGroup[newcomer]
-	for group, n := range h.perGroup {
-		if group != newcomer && n > few {
-			return true
-		}
-	}
-	return false
-}
-
 // full tells which limit keeps out one more connection that takes cost bytes; nil: none.
 func (h *Host) full(cost int) *LimitError {
-	if h.numConns-h.leaving >= h.limits.Conns {
-		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: h.numConns}
+	if len(h.all)-h.leaving >= h.limits.Conns {
+		return &LimitError{Scope: "Conns", Limit: h.limits.Conns, Used: len(h.all)}
 	}
 	if used := h.connMemory - h.leavingMemory; used > h.limits.ConnMemory-cost {
 		return &LimitError{Scope: "ConnMemory", Limit: h.limits.ConnMemory, Used: used}
@@ -79,60 +74,161 @@ func (h *Host) full(cost int) *LimitError {
 	return nil
 }
 
+// errNoLine tells that the connections have to be lined up before there can be room.
+var errNoLine = errors.New("host: no line")
+
 // makeRoom ends connections for c, if there have to be any. h.mu is held.
 func (h *Host) makeRoom(c *Conn) error {
+	n := newcomer{c.dir, h.trimmer.worth(c.opened, c.remote), h.groups.of(c.group()) + 1}
+	if h.trimmer.protects(c.remote) {
+		n.worth = math.MaxInt64
+	}
 	for {
 		full := h.full(c.cost)
 		if full == nil {
 			return nil
 		}
-		h.refusals.note(full)
-		going := h.trimmer.displace(c.opened, h.allLinks(), h.linkOf(c))
-		if len(going) == 0 {
+		if h.line.stale(c.opened) {
+			return errNoLine
+		}
+		looks := 0
+		id, found := h.line.next(n, func(id uint64) (seat, bool) {
+			if looks++; looks > lookChunk {
+				return seat{}, false
+			}
+			return h.seatNow(c.opened, id)
+		})
+		if looks > lookChunk && h.line.at.Before(c.opened) {
+			h.line = line{} // it is not like that any more
+			return errNoLine
+		}
+		if !found {
+			h.refusals.note(full)
 			return full
 		}
-		h.giveUp(going)
+		h.giveUp(id)
 	}
 }
 
-// allLinks lists the connections that stay for now. h.mu is held.
-func (h *Host) allLinks() []link {
-	all := make([]link, 0, h.numConns)
-	for _, with := range h.conns {
-		for _, c := range with {
+// lineUp makes a new line, unless another has while this one waited. It holds h.mu for
+// moments only.
+func (h *Host) lineUp(now time.Time) {
+	h.lining.Lock()
+	defer h.lining.Unlock()
+	h.mu.RLock()
+	last, stale := h.lastID, h.line.stale(now)
+	h.mu.RUnlock()
+	if !stale {
+		return
+	}
+	now = time.Now()
+	l := h.trimmer.lineUp(now, h.look(now))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.line = l
+	// They stand at the end who have come during the look.
+	from, _ := h.find(last + 1)
+	for _, c := range h.all[from:] {
+		h.joinLine(c)
+	}
+}
+
+// joinLine puts c at the end of the line, if there is one. h.mu is held.
+func (h *Host) joinLine(c *Conn) {
+	if h.line.at.IsZero() {
+		return
+	}
+	if p, ok := h.seatNow(c.opened, c.id); ok {
+		h.line.join(p)
+	}
+}
+
+// leaveLine forgets the line when nobody needs it. h.mu is held.
+func (h *Host) leaveLine(now time.Time) {
+	if !h.line.at.IsZero() && h.line.stale(now) {
+		h.line = line{}
+	}
+}
+
+// look tells of the connections that stay for now, in the order in which they were
+// opened. It holds h.mu for moments only, since it can take a while.
+func (h *Host) look(now time.Time) []link {
+	h.mu.RLock()
+	all := slices.Clone(h.all)
+	h.mu.RUnlock()
+	links := make([]link, 0, len(all))
+	for some := range slices.Chunk(all, lookChunk) {
+		h.mu.RLock()
+		for _, c := range some {
 			if !c.leaving {
-				all = append(all, h.linkOf(c))
+				links = append(links, h.linkOf(now, c))
 			}
 		}
+		h.mu.RUnlock()
 	}
-	return all
+	return links
 }
 
-func (h *Host) linkOf(c *Conn) link {
+// linkOf tells of one connection. h.mu is held.
+func (h *Host) linkOf(now time.Time, c *Conn) link {
 	l := h.rankOf(c)
 	l.peer, l.group, l.owner, l.streams = c.remote, c.group(), addrOwner(c.addr), c.mux.NumStreams()
+	l.worth, l.protected = h.trimmer.worth(now, c.remote), h.trimmer.protects(c.remote)
 	return l
 }
 
-// giveUp ends connections. h.mu is held.
-func (h *Host) giveUp(ids []uint64) {
-	going := make(map[uint64]bool, len(ids))
-	for _, id := range ids {
-		going[id] = true
+// seatNow tells what is so now of a connection in the line; ok is false if it is gone
+// or must stay. h.mu is held.
+func (h *Host) seatNow(now time.Time, id uint64) (p seat, ok bool) {
+	i, found := h.find(id)
+	if !found {
+		return p, false
 	}
-	for _, with := range h.conns {
-		for _, c := range with {
-			if !going[c.id] || c.leaving {
-				continue
+	c := h.all[i]
+	if c.leaving || h.trimmer.protects(c.remote) && h.bestOf(c.remote, nil) == c {
+		return p, false
+	}
+	return h.trimmer.seatOf(now, h.linkOf(now, c), h.groups.of(c.group())), true
+}
+
+// find gives the index in h.all of the connection with a number, or that of the next. h.mu is held.
+func (h *Host) find(id uint64) (i int, found bool) {
+	return slices.BinarySearchFunc(h.all, id, func(c *Conn, id uint64) int { return cmp.Compare(c.id, id) })
+}
+
+// giveUp ends a connection. h.mu is held.
+func (h *Host) giveUp(id uint64) {
+	i, found := h.find(id)
+	if !found || h.all[i].leaving {
+		return
+	}
+	c := h.all[i]
+	c.leaving = true
+	h.leaving++
+	h.leavingMemory += c.cost
+	if c.dir == DirInbound {
+		h.groups.add(c.group(), -1)
+	}
+	h.start(func(context.Context) { c.CloseWithCode(ConnCodeGarbageCollected) })
+}
+
+// trim ends connections above the high watermark. It holds h.mu for moments only.
+func (h *Host) trim(now time.Time) {
+	h.mu.RLock()
+	high, low := h.marks()
+	over := len(h.all)-h.leaving > high
+	h.mu.RUnlock()
+	if !over {
+		return
+	}
+	for some := range slices.Chunk(h.trimmer.trim(now, h.look(now), high, low), lookChunk) {
+		h.mu.Lock()
+		for _, id := range some {
+			if _, ok := h.seatNow(now, id); ok {
+				h.giveUp(id)
 			}
-			c.leaving = true
-			h.leaving++
-			h.leavingMemory += c.cost
-			if c.dir == DirInbound {
-				h.countGroup(c.group(), -1)
-			}
-			h.start(func(context.Context) { c.CloseWithCode(ConnCodeGarbageCollected) })
 		}
+		h.mu.Unlock()
 	}
 }
 
@@ -174,11 +270,10 @@ func (h *Host) tendLoop(ctx context.Context) {
 
 // tendNow looks after the connections, and tells when to do it again; 0: no more.
 func (h *Host) tendNow(now time.Time) time.Duration {
+	h.trim(now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.trimmer.high, h.trimmer.low = h.marks(); h.numConns-h.leaving > h.trimmer.high {
-		h.giveUp(h.trimmer.trim(now, h.allLinks()))
-	}
+	h.leaveLine(now)
 	h.tendSpares(now)
 	next := h.tendMigrations(now)
 	h.tendAt = now.Add(tendEvery)
@@ -197,14 +292,14 @@ func (h *Host) tendNow(now time.Time) time.Duration {
 // untidy tells whether there is something to look after all the time. h.mu is held.
 func (h *Host) untidy() bool {
 	high, _ := h.marks()
-	return h.numConns-h.leaving > high || len(h.spares) > 0
+	return len(h.all)-h.leaving > high || len(h.spares) > 0
 }
 
 // marks gives the watermarks for connections such as there are: ConnMemory bounds
 // them as Conns does, and has to leave as much room. h.mu is held.
 func (h *Host) marks() (high, low int) {
 	high, low = h.limits.HighWater, h.limits.LowWater
-	n, used := h.numConns-h.leaving, h.connMemory-h.leavingMemory
+	n, used := len(h.all)-h.leaving, h.connMemory-h.leavingMemory
 	if n == 0 || used == 0 || high == math.MaxInt {
 		return high, low
 	}
@@ -220,11 +315,4 @@ func (c *Conn) group() netip.Prefix {
 		return netip.Prefix{}
 	}
 	return addrGroup(c.addr)
-}
-
-// countGroup adds n to the connections that were accepted from a group.
-func (h *Host) countGroup(group netip.Prefix, n int) {
-	if h.perGroup[group] += n; h.perGroup[group] == 0 {
-		delete(h.perGroup, group)
-	}
 }

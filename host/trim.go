@@ -35,6 +35,9 @@ import (
 //     youngest first: who has been there for long stays.
 //
 // A protected peer keeps its best connection, whatever happens.
+//
+// To put all connections in order takes a moment, so for those that are displaced it
+// is done seldom, and not under the host's lock: see line.
 
 const (
 	// maxTags is how many values of one peer are kept; with one more the least goes.
@@ -50,10 +53,9 @@ const (
 // A trimmer decides which connections end. It knows what the program said of
 // peers; the connections are told to it when it decides.
 type trimmer struct {
-	high, low int // watermarks; see Limits
-	hard      int // Limits.Conns
-	grace     time.Duration
-	peers     map[peer.ID]*standing
+	hard  int // Limits.Conns
+	grace time.Duration
+	peers map[peer.ID]*standing // of it what is in links is told to lineUp and trim
 }
 
 // A standing is what the program said of a peer.
@@ -89,6 +91,8 @@ type link struct {
 	group, owner netip.Prefix
 	opened       time.Time
 	streams      int
+	worth        int64 // the peer's
+	protected    bool  // the peer is
 }
 
 // simultaneous is how far apart two connections in opposite directions can be
@@ -218,62 +222,144 @@ func (t *trimmer) worth(now time.Time, p peer.ID) int64 {
 	return int64(sum)
 }
 
-// trim tells which connections end now, the first to go first.
-func (t *trimmer) trim(now time.Time, paths []link) []uint64 {
+// trim tells which connections end now with these watermarks, the first to go first.
+func (t *trimmer) trim(now time.Time, paths []link, high, low int) []uint64 {
 	settled := 0
 	for _, p := range paths {
 		if !t.inGrace(now, p) {
 			settled++
 		}
 	}
-	if settled <= t.high {
+	if settled <= high {
 		return nil
 	}
-	going := t.order(now, paths, false)
-	return going[:min(len(going), settled-t.low)]
+	going, _ := t.order(now, paths, false)
+	going = going[:min(len(going), settled-low)]
+	ids := make([]uint64, len(going))
+	for i, at := range going {
+		ids[i] = paths[at].id
+	}
+	return ids
 }
 
-// displace tells which connections end so that there is room for one more when
-// there is none. There may be none that has to make way for newcomer.
-func (t *trimmer) displace(now time.Time, paths []link, newcomer link) []uint64 {
-	from := make(map[netip.Prefix]int)
-	of := make(map[uint64]link, len(paths))
-	for _, p := range paths {
-		of[p.id] = p
-		if p.dir == DirInbound {
-			from[p.group]++
+// A newcomer is what matters of a connection for which there is no room.
+type newcomer struct {
+	dir   Direction
+	worth int64 // of its peer; the largest if that is protected
+	few   int   // inbound connections of its address group, with it
+}
+
+// A seat is what matters of a connection whose place a newcomer would take.
+type seat struct {
+	id    uint64
+	worth int64
+	many  int // inbound connections of its address group
+	dir   Direction
+	idle  bool // it has no streams
+	young bool // it is in its grace
+}
+
+// yields tells whether the connection makes way for n.
+func (p seat) yields(n newcomer) bool {
+	switch {
+	case p.worth != n.worth:
+		return p.worth < n.worth
+	case n.dir == DirOutbound: // somebody wants it now
+		return p.idle || p.dir == DirInbound && crowd(p.many) > 0
+	case p.dir == DirInbound: // a group never gives way to one that has as many
+		return p.many > n.few || p.many == n.few && p.idle && p.young
+	}
+	return false
+}
+
+// A line is who makes way when there is no room, the first to go first: all
+// connections in their order as of one look at them, then those that have come since,
+// as they came. It is good for a while, since whoever takes a place looks again at
+// the one who has it.
+type line struct {
+	at      time.Time // of the look; zero: there was none
+	n       int       // connections that there were
+	seats   []seat
+	come    int // of seats, since the look
+	skipped []skip
+}
+
+// A skip tells how many at the front of a line make no way for a newcomer.
+type skip struct {
+	newcomer
+	n int
+}
+
+const (
+	// A line is made anew when it is older than lineAge for each connection in it: with
+	// 10,000 a second. A look takes half a microsecond for each, so that looking takes
+	// at most a two-hundredth of the time.
+	lineAge = 100 * time.Microsecond
+	// lineNews is the part of the line that may have come since the look: with 10,000
+	// connections each newcomer is charged with 10 microseconds of looking.
+	lineNews = 16
+	// maxSkipped is how many kinds of newcomers are remembered, at 32 bytes each.
+	maxSkipped = 64
+)
+
+// lineUp makes a line of the connections.
+func (t *trimmer) lineUp(now time.Time, paths []link) line {
+	going, many := t.order(now, paths, true)
+	l := line{at: now, n: len(paths), seats: make([]seat, len(going), len(going)+len(paths)/lineNews+1)}
+	for i, at := range going {
+		l.seats[i] = t.seatOf(now, paths[at], many[at])
+	}
+	return l
+}
+
+// seatOf is the seat of a connection from whose group there are many.
+func (t *trimmer) seatOf(now time.Time, p link, many int) seat {
+	return seat{id: p.id, worth: p.worth, many: many, dir: p.dir, idle: p.streams == 0, young: t.inGrace(now, p)}
+}
+
+// stale tells whether it is time for a new line.
+func (l *line) stale(now time.Time) bool {
+	return l.at.IsZero() || now.Sub(l.at) > lineAge*time.Duration(l.n) || l.come > l.n/lineNews
+}
+
+// join puts who has come at the end.
+func (l *line) join(p seat) {
+	if !l.at.IsZero() {
+		l.seats = append(l.seats, p)
+		l.come++
+	}
+}
+
+// next finds the first in line that makes way for n. look tells what is so now of
+// one that did when it was lined up; ok is false when it is gone, or must stay.
+func (l *line) next(n newcomer, look func(id uint64) (now seat, ok bool)) (id uint64, found bool) {
+	from, mine := 0, -1
+	for i, k := range l.skipped {
+		// Who makes no way for one does so even less for another from a larger group.
+		if k.dir == n.dir && k.worth == n.worth && k.few <= n.few {
+			from = max(from, k.n)
+		}
+		if k.newcomer == n {
+			mine = i
 		}
 	}
-	worth := t.worth(now, newcomer.peer)
-	if t.protects(newcomer.peer) {
-		worth = math.MaxInt64
-	}
-	var going []uint64
-	for _, id := range t.order(now, paths, true) {
-		p := of[id]
-		w := t.worth(now, p.peer)
-		way := w < worth
-		switch {
-		case w > worth:
-		case newcomer.dir == DirOutbound:
-			// Our own dials: somebody wants them now.
-			way = way || p.streams == 0 || p.dir == DirInbound && crowd(from[p.group]) > 0
-		case p.dir == DirInbound && p.group != newcomer.group:
-			// A group never gives way to one that has as many.
-			few, many := from[newcomer.group]+1, from[p.group]
-			way = way || many > few || many == few && p.streams == 0 && t.inGrace(now, p)
-		}
-		if way {
-			going = append(going, id)
-			from[p.group]--
-		}
-		// Where there are many connections, more than one place is made at once,
-		// because to find them takes time.
-		if len(going) == max(1, t.hard/128) {
-			break
+	for ; from < len(l.seats); from++ {
+		if p := l.seats[from]; p.yields(n) {
+			if now, ok := look(p.id); ok && now.yields(n) {
+				id, found = p.id, true
+				break
+			}
 		}
 	}
-	return going
+	if mine < 0 {
+		if len(l.skipped) == maxSkipped {
+			l.skipped = l.skipped[:0]
+		}
+		mine = len(l.skipped)
+		l.skipped = append(l.skipped, skip{newcomer: n})
+	}
+	l.skipped[mine].n = from
+	return id, found
 }
 
 func (t *trimmer) inGrace(now time.Time, p link) bool { return now.Sub(p.opened) < t.grace }
@@ -281,115 +367,160 @@ func (t *trimmer) inGrace(now time.Time, p link) bool { return now.Sub(p.opened)
 // crowd tells how much a group has too many of: up to three may be one household.
 func crowd(n int) int { return bits.Len(uint(n) / 4) }
 
+// crowds counts the inbound connections of address groups.
+type crowds struct {
+	n     map[netip.Prefix]int
+	sizes []int // so many groups have so many; the last is not 0
+}
+
+func (k *crowds) of(group netip.Prefix) int { return k.n[group] }
+
+// largest is how many the largest group has.
+func (k *crowds) largest() int { return len(k.sizes) - 1 }
+
+// add counts one more in a group, or with -1 one less.
+func (k *crowds) add(group netip.Prefix, one int) {
+	if k.n == nil {
+		k.n, k.sizes = make(map[netip.Prefix]int), make([]int, 1)
+	}
+	n := k.n[group] + one
+	if n-one > 0 {
+		k.sizes[n-one]--
+	}
+	if n == 0 {
+		delete(k.n, group)
+	} else {
+		k.n[group] = n
+		if n == len(k.sizes) {
+			k.sizes = append(k.sizes, 0)
+		}
+		k.sizes[n]++
+	}
+	for len(k.sizes) > 1 && k.sizes[len(k.sizes)-1] == 0 {
+		k.sizes = k.sizes[:len(k.sizes)-1]
+	}
+}
+
 // A candidate is a link that may go, with what puts it in order.
 type candidate struct {
-	link
-	spare bool // idle, and there is a better one
-	worth int64
-	grace bool
-	own   int // the crowd of its address when it goes
-	crowd int // the crowd of its group when it goes
+	at           int    // in the list of links
+	class        uint64 // what comes before all fairness: whether it is spare, and its worth
+	own, crowd   uint8  // those of its address and its group when it goes
+	last         uint64 // whether it is busy, and its seniority
+	owner, group int    // in the tallies
 }
 
-func (c candidate) busy() int { return min(c.streams, 1) }
-
-// seniority puts who goes first first.
-func seniority(a, b candidate) int {
-	switch {
-	case a.grace && b.grace:
-		return cmp.Compare(a.id, b.id)
-	case a.grace != b.grace:
-		return cmp.Compare(btoi(b.grace), btoi(a.grace))
+// classOf puts spare connections first, then those with the peers of the lowest value.
+func classOf(spare bool, worth int64) uint64 {
+	c := uint64(worth + maxTags*maxValue)
+	if !spare {
+		c |= 1 << 63
 	}
-	return cmp.Compare(b.id, a.id)
+	return c
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
+// lastOf puts those without streams first; of them those in their grace, the oldest
+// first, and then the youngest first.
+func lastOf(p link, grace bool) uint64 {
+	const ids = 1<<62 - 1
+	var k uint64
+	if p.streams > 0 {
+		k = 1 << 63
 	}
-	return 0
+	if grace {
+		return k | p.id&ids
+	}
+	return k | 1<<62 | ^p.id&ids
 }
 
-// order lists the connections that may go, the first to go first; those in their
-// grace only if anyAge is true.
-func (t *trimmer) order(now time.Time, paths []link, anyAge bool) []uint64 {
-	best := make(map[peer.ID]link)
-	total := make(map[netip.Prefix]int) // inbound, by group
-	left := [2]int{}                    // by direction
-	for _, p := range paths {
-		if b, ok := best[p.peer]; !ok || better(p, b) {
-			best[p.peer] = p
+// A tally counts the connections of each of some prefixes.
+type tally struct {
+	index map[netip.Prefix]int
+	n     []int
+}
+
+// add gives the number of the prefix, with more connections than before.
+func (t *tally) add(p netip.Prefix, more int) int {
+	i, known := t.index[p]
+	if !known {
+		i = len(t.n)
+		t.index[p] = i
+		t.n = append(t.n, 0)
+	}
+	t.n[i] += more
+	return i
+}
+
+// order lists the connections that may go, as indexes of paths, the first to go
+// first; those in their grace only if anyAge is true. It also tells for each of paths how
+// many inbound ones are of its group.
+func (t *trimmer) order(now time.Time, paths []link, anyAge bool) (going, many []int) {
+	best := make(map[peer.ID]int, len(paths))
+	groups := tally{index: make(map[netip.Prefix]int, len(paths))}
+	owners := tally{index: make(map[netip.Prefix]int, len(paths))}
+	left := [2]int{}               // by direction
+	many = make([]int, len(paths)) // at first the numbers of their groups
+	for i, p := range paths {
+		if b, ok := best[p.peer]; !ok || better(p, paths[b]) {
+			best[p.peer] = i
 		}
 		if p.dir == DirInbound {
-			total[p.group]++
+			many[i] = groups.add(p.group, 1)
 		}
 		left[p.dir]++
 	}
-	var lists [2][]candidate // by direction
-	for _, p := range paths {
-		last := best[p.peer].id == p.id
-		if last && t.protects(p.peer) {
+	lists := [2][]candidate{make([]candidate, 0, left[0]), make([]candidate, 0, left[1])} // by direction
+	for i, p := range paths {
+		last, grace := best[p.peer] == i, t.inGrace(now, p)
+		if last && p.protected || grace && !anyAge {
 			continue
 		}
-		c := candidate{link: p, spare: !last && p.streams == 0, worth: t.worth(now, p.peer), grace: t.inGrace(now, p)}
-		if anyAge || !c.grace {
-			lists[p.dir] = append(lists[p.dir], c)
+		c := candidate{at: i, class: classOf(!last && p.streams == 0, p.worth), last: lastOf(p, grace)}
+		if p.dir == DirInbound {
+			c.group, c.owner = many[i], owners.add(p.owner, 1)
+			many[i] = groups.n[many[i]]
 		}
-	}
-	weigh(lists[DirInbound], total)
-	for _, l := range lists {
-		slices.SortFunc(l, func(a, b candidate) int {
-			return cmp.Or(
-				class(a, b),
-				cmp.Compare(b.crowd, a.crowd),
-				cmp.Compare(b.own, a.own),
-				cmp.Compare(a.busy(), b.busy()),
-				seniority(a, b),
-			)
-		})
+		lists[p.dir] = append(lists[p.dir], c)
 	}
 	in, out := lists[DirInbound], lists[DirOutbound]
-	going := make([]uint64, 0, len(in)+len(out))
+	// How large a crowd each is part of when it goes, if the largest always gives one
+	// up: first the addresses, each for itself; then the groups, whose addresses are weighed.
+	slices.SortFunc(in, candidate.compare)
+	for i := range in {
+		n := &owners.n[in[i].owner]
+		in[i].own = uint8(crowd(*n))
+		*n--
+	}
+	slices.SortFunc(in, candidate.compare)
+	for i := range in {
+		n := &groups.n[in[i].group]
+		in[i].crowd = uint8(crowd(*n))
+		*n--
+	}
+	slices.SortFunc(in, candidate.compare)
+	slices.SortFunc(out, candidate.compare)
+	going = make([]int, 0, len(in)+len(out))
 	for len(in)+len(out) > 0 {
 		from := &in
-		if len(in) == 0 || len(out) > 0 && cmp.Or(class(out[0], in[0]), cmp.Compare(left[DirInbound], left[DirOutbound])) < 0 {
+		if len(in) == 0 || len(out) > 0 && cmp.Or(cmp.Compare(out[0].class, in[0].class), cmp.Compare(left[DirInbound], left[DirOutbound])) < 0 {
 			from = &out
 		}
-		left[(*from)[0].dir]--
-		going = append(going, (*from)[0].id)
+		left[paths[(*from)[0].at].dir]--
+		going = append(going, (*from)[0].at)
 		*from = (*from)[1:]
 	}
-	return going
+	return going, many
 }
 
-// class compares what comes before all fairness.
-func class(a, b candidate) int {
-	return cmp.Or(cmp.Compare(btoi(b.spare), btoi(a.spare)), cmp.Compare(a.worth, b.worth))
-}
-
-// weigh finds for each candidate how large a crowd it is part of when it goes, if
-// the largest crowd always gives one up. total is how many each group has.
-func weigh(all []candidate, total map[netip.Prefix]int) {
-	// First the addresses, each for itself; then the groups, whose addresses are weighed.
-	owned := make(map[netip.Prefix]int)
-	for _, c := range all {
-		owned[c.owner]++
+// compare puts who goes first first.
+func (c candidate) compare(b candidate) int {
+	switch {
+	case c.class != b.class:
+		return cmp.Compare(c.class, b.class)
+	case c.crowd != b.crowd:
+		return cmp.Compare(b.crowd, c.crowd)
+	case c.own != b.own:
+		return cmp.Compare(b.own, c.own)
 	}
-	slices.SortFunc(all, func(a, b candidate) int {
-		return cmp.Or(class(a, b), cmp.Compare(a.busy(), b.busy()), seniority(a, b))
-	})
-	for i := range all {
-		c := &all[i]
-		c.own = crowd(owned[c.owner])
-		owned[c.owner]--
-	}
-	slices.SortFunc(all, func(a, b candidate) int {
-		return cmp.Or(class(a, b), cmp.Compare(b.own, a.own), cmp.Compare(a.busy(), b.busy()), seniority(a, b))
-	})
-	for i := range all {
-		c := &all[i]
-		c.crowd = crowd(total[c.group])
-		total[c.group]--
-	}
+	return cmp.Compare(c.last, b.last)
 }

@@ -2,7 +2,9 @@ package host
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -38,6 +40,70 @@ func settled(n int) []link {
 		paths[i] = link{id: uint64(i + 1), peer: someone(i + 1), opened: epoch.Add(time.Duration(i-n) * time.Minute)}.from(fmt.Sprintf("10.%d.%d.1", i/256, i%256))
 	}
 	return paths
+}
+
+// assess notes in links what is known of their peers.
+func (t *trimmer) assess(now time.Time, paths []link) []link {
+	paths = slices.Clone(paths)
+	for i, p := range paths {
+		paths[i].worth, paths[i].protected = t.worth(now, p.peer), t.protects(p.peer)
+	}
+	return paths
+}
+
+// ids is order with the numbers of the links.
+func (t *trimmer) ids(now time.Time, paths []link, anyAge bool) []uint64 {
+	var ids []uint64
+	going, _ := t.order(now, t.assess(now, paths), anyAge)
+	for _, i := range going {
+		ids = append(ids, paths[i].id)
+	}
+	return ids
+}
+
+// comes is what matters of a newcomer.
+func (t *trimmer) comes(now time.Time, paths []link, p link) newcomer {
+	n := newcomer{p.dir, t.worth(now, p.peer), 1 + many(paths, p.group)}
+	if t.protects(p.peer) {
+		n.worth = math.MaxInt64
+	}
+	return n
+}
+
+// many counts the inbound links of a group.
+func many(paths []link, group netip.Prefix) (n int) {
+	for _, p := range paths {
+		if p.dir == DirInbound && p.group == group {
+			n++
+		}
+	}
+	return n
+}
+
+// displace tells who makes way for a newcomer, from a line made now.
+func (t *trimmer) displace(now time.Time, paths []link, p link) []uint64 {
+	l := t.lineUp(now, t.assess(now, paths))
+	return t.nextOf(&l, now, paths, p)
+}
+
+// nextOf is who makes way next in a line that may have been made earlier.
+func (t *trimmer) nextOf(l *line, now time.Time, paths []link, p link) []uint64 {
+	id, found := l.next(t.comes(now, paths, p), func(id uint64) (seat, bool) { return t.looks(now, paths, id) })
+	if !found {
+		return nil
+	}
+	return []uint64{id}
+}
+
+// looks is what a host tells a line of one connection.
+func (t *trimmer) looks(now time.Time, paths []link, id uint64) (seat, bool) {
+	at := slices.IndexFunc(paths, func(p link) bool { return p.id == id })
+	if at < 0 {
+		return seat{}, false
+	}
+	p := t.assess(now, paths[at:at+1])[0]
+	best := !slices.ContainsFunc(paths, func(q link) bool { return q.peer == p.peer && q.id != p.id && better(q, p) })
+	return t.seatOf(now, p, many(paths, p.group)), !p.protected || !best
 }
 
 // The documented order, one rule a case. Each changes links 1 to 4, of which
@@ -86,15 +152,15 @@ func TestTrimOrder(t *testing.T) {
 		}, []uint64{3, 2, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			core := &trimmer{high: 3, low: 0, hard: 8, grace: 20 * time.Second}
+			core := &trimmer{hard: 8, grace: 20 * time.Second}
 			paths := settled(4)
 			c.change(core, paths)
-			if got := core.order(epoch, paths, false); !slices.Equal(got, c.want) {
+			if got := core.ids(epoch, paths, false); !slices.Equal(got, c.want) {
 				t.Errorf("they go in the order %d, want %d", got, c.want)
 			}
 			shuffled := slices.Clone(paths)
 			rand.New(rand.NewPCG(1, 2)).Shuffle(4, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-			if got := core.order(epoch, shuffled, false); !slices.Equal(got, c.want) {
+			if got := core.ids(epoch, shuffled, false); !slices.Equal(got, c.want) {
 				t.Errorf("told in another order they go in the order %d, want %d", got, c.want)
 			}
 		})
@@ -103,7 +169,7 @@ func TestTrimOrder(t *testing.T) {
 
 // Groups and addresses with many connections lose them until they have as many as others.
 func TestTrimCrowds(t *testing.T) {
-	core := &trimmer{high: 1, low: 0, hard: 100, grace: 20 * time.Second}
+	core := &trimmer{hard: 100, grace: 20 * time.Second}
 	paths := settled(30)
 	for i := range 12 { // the oldest are a crowd of three addresses, and in use
 		paths[i].streams = 1
@@ -111,13 +177,13 @@ func TestTrimCrowds(t *testing.T) {
 	}
 	// The address gives up seven, then the group two, then all are equal.
 	want := []uint64{10, 9, 8, 7, 6, 5, 4, 12, 11, 30}
-	if got := core.order(epoch, paths, false)[:10]; !slices.Equal(got, want) {
+	if got := core.ids(epoch, paths, false)[:10]; !slices.Equal(got, want) {
 		t.Errorf("they go in the order %d, want %d", got, want)
 	}
 }
 
 func TestTrimMarks(t *testing.T) {
-	core := &trimmer{high: 20, low: 15, hard: 24, grace: 20 * time.Second}
+	core := &trimmer{hard: 24, grace: 20 * time.Second}
 	paths := settled(20)
 	young := func(id int) link {
 		return link{id: uint64(id), peer: someone(id), opened: epoch.Add(-time.Second)}.from("9.9.9.9")
@@ -126,11 +192,11 @@ func TestTrimMarks(t *testing.T) {
 	for i := range 4 {
 		paths = append(paths, young(21+i))
 	}
-	if got := core.trim(epoch, paths); len(got) != 0 {
+	if got := core.trim(epoch, paths, 20, 15); len(got) != 0 {
 		t.Errorf("%d go at the high watermark", got)
 	}
 	// Half a minute later they are settled, and go first: they are a crowd, and the youngest.
-	if got, want := core.trim(epoch.Add(30*time.Second), paths), []uint64{24, 23, 22, 21, 20, 19, 18, 17, 16}; !slices.Equal(got, want) {
+	if got, want := core.trim(epoch.Add(30*time.Second), paths, 20, 15), []uint64{24, 23, 22, 21, 20, 19, 18, 17, 16}; !slices.Equal(got, want) {
 		t.Errorf("%d go above the high watermark, want %d", got, want)
 	}
 }
@@ -182,7 +248,7 @@ func TestDisplace(t *testing.T) {
 		}, link{peer: someone(0)}.from("1.1.1.1"), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			core := &trimmer{high: 3, low: 2, hard: 4, grace: 20 * time.Second}
+			core := &trimmer{hard: 4, grace: 20 * time.Second}
 			paths := settled(4)
 			c.change(core, paths)
 			if got := core.displace(epoch, paths, c.newcomer); !slices.Equal(got, c.want) {
@@ -269,7 +335,7 @@ func TestTrimInvariants(t *testing.T) {
 }
 
 func trimWorld(t *testing.T, rng *rand.Rand) {
-	core := &trimmer{high: 40, low: 30, hard: 50, grace: 20 * time.Second}
+	core, high, low := &trimmer{hard: 50, grace: 20 * time.Second}, 40, 30
 	now := epoch
 	var conns []link
 	var lastID uint64
@@ -346,14 +412,14 @@ func trimWorld(t *testing.T, rng *rand.Rand) {
 		}
 		before, _ := settled()
 		young := len(conns) - before
-		drop(core.trim(now, conns))
+		drop(core.trim(now, core.assess(now, conns), high, low))
 		after, fixed := settled()
 		switch {
 		case len(conns)-after != young:
 			t.Fatal("one in its grace was trimmed")
-		case before <= core.high && after != before:
+		case before <= high && after != before:
 			t.Fatalf("%d trimmed to %d below the high watermark", before, after)
-		case before > core.high && after != core.low && after > fixed:
+		case before > high && after != low && after > fixed:
 			t.Fatalf("%d trimmed to %d, of which %d are protected", before, after, fixed)
 		case len(conns) > core.hard:
 			t.Fatalf("%d connections", len(conns))
@@ -369,18 +435,22 @@ func TestFloodSparesTheHonest(t *testing.T) {
 		networks int
 	}{{"one network", 1}, {"64 networks", 64}, {"4096 networks", 4096}} {
 		t.Run(c.name, func(t *testing.T) {
-			core := &trimmer{high: 820, low: 684, hard: 1024, grace: 20 * time.Second}
+			core := &trimmer{hard: 1024, grace: 20 * time.Second}
 			conns := settled(600)
 			honest := make(map[uint64]bool)
 			for i := range conns {
 				honest[conns[i].id] = true
 			}
 			now, id, refused := epoch, uint64(600), 0
+			var l line
 			enter := func(p link) {
 				id++
 				p.id, p.peer, p.opened = id, someone(int(id)), now
 				if len(conns) >= core.hard {
-					going := core.displace(now, conns, p)
+					if l.stale(now) {
+						l = core.lineUp(now, conns)
+					}
+					going := core.nextOf(&l, now, conns, p)
 					if len(going) == 0 {
 						if p.streams > 0 {
 							refused++
@@ -390,6 +460,7 @@ func TestFloodSparesTheHonest(t *testing.T) {
 					conns = slices.DeleteFunc(conns, func(k link) bool { return slices.Contains(going, k.id) })
 				}
 				conns = append(conns, p)
+				l.join(core.seatOf(now, p, many(conns, p.group)))
 				if p.streams > 0 {
 					honest[p.id] = true
 				}
@@ -402,7 +473,7 @@ func TestFloodSparesTheHonest(t *testing.T) {
 					enter(link{streams: 1}.from(fmt.Sprintf("2.2.%d.1", i/100)))
 				}
 				if i%100 == 0 {
-					going := core.trim(now, conns)
+					going := core.trim(now, conns, 820, 684)
 					conns = slices.DeleteFunc(conns, func(k link) bool { return slices.Contains(going, k.id) })
 				}
 			}
@@ -416,16 +487,6 @@ func TestFloodSparesTheHonest(t *testing.T) {
 				t.Errorf("%d of 630 honest connections are left, %d newcomers were refused", left, refused)
 			}
 		})
-	}
-}
-
-func BenchmarkDisplace(b *testing.B) {
-	core := &trimmer{high: 8192, low: 7000, hard: 10_000, grace: 20 * time.Second}
-	paths := settled(10_000)
-	for b.Loop() {
-		if len(core.displace(epoch, paths, link{dir: DirOutbound})) != 78 {
-			b.Fatal("not a batch")
-		}
 	}
 }
 
