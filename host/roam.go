@@ -3,10 +3,12 @@ package host
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kith-p2p/kith/multiaddr"
@@ -29,9 +31,13 @@ const (
 	// farewellPathless is the same for one whose packets cannot even leave: when one of
 	// IPv4 and IPv6 has gone, the other often comes back a moment later.
 	farewellPathless = 500 * time.Millisecond
-	// maxProbes is how many connections are asked, and peers dialed, at the same time
-	// after a change of network.
+	// maxProbes is how many connections are looked at, and peers dialed, at the same time
+	// after a change of network. To ask a connection is not to wait for its answer.
 	maxProbes = 64
+	// askTime is how long a connection may take to let the question out, and glance how
+	// long it is listened to for an answer that should be there already.
+	askTime = 50 * time.Millisecond
+	glance  = time.Millisecond
 	// reviveMin is after how long a peer that could not be dialed is dialed again;
 	// the wait doubles. Networks often come up in steps: a link, an address, a route.
 	reviveMin = 500 * time.Millisecond
@@ -79,31 +85,25 @@ func (h *Host) follow(ctx context.Context) {
 	if !slices.ContainsFunc(own, func(ip netip.Addr) bool { return !ip.IsLoopback() }) {
 		return // there is no network: what stands may still be good when there is one again
 	}
-	room := make(chan struct{}, maxProbes)
-	do := func(f func()) {
-		select {
-		case room <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		all.Go(func() {
-			defer func() { <-room }()
-			f()
-		})
-	}
+	r := &roaming{host: h, dials: make(chan struct{}, maxProbes)}
 	for _, p := range h.orphaned() {
-		do(func() { h.revive(ctx, p) })
+		all.Go(func() { r.revive(ctx, p) })
 	}
+	var asked []*inquiry
 	for _, c := range h.Conns() {
-		fate := outlook(c.local, c.addr, own)
-		if fate == unaffected {
-			continue
-		}
-		if fate == lost {
+		switch outlook(c.local, c.addr, own) {
+		case lost:
 			c.stale.Store(true) // before anything waits: new streams go elsewhere
+			if r.wants(c) {
+				all.Go(func() { r.revive(ctx, c.remote) })
+			}
+			// The remote will not hear of it, which can take a second.
+			h.spawn(func(context.Context) { c.CloseWithCode(ConnCodeNone) })
+		case unsure:
+			asked = append(asked, &inquiry{conn: c, wanted: r.wants(c)})
 		}
-		do(func() { h.check(ctx, c, fate) })
 	}
+	r.check(ctx, asked)
 }
 
 // What a change of network means for a connection.
@@ -128,59 +128,133 @@ func outlook(local, remote multiaddr.Addr, own []netip.Addr) fate {
 	return unsure
 }
 
-// check finds out whether a connection goes on, and sees to it that its peer is
-// reached otherwise if it does not.
-func (h *Host) check(ctx context.Context, c *Conn, fate fate) {
-	wanted := c.NumStreams() > 0 || h.Protected(c.remote)
-	if fate == lost {
-		go c.CloseWithCode(ConnCodeNone) // the remote will not hear of it, which can take a second
-		if wanted {
-			h.revive(ctx, c.remote)
+// A roaming is what one change of network sets going.
+type roaming struct {
+	host  *Host
+	dials chan struct{} // as many as run
+}
+
+// wants tells whether the peer of c is dialed anew when c is dead.
+func (r *roaming) wants(c *Conn) bool { return c.NumStreams() > 0 || r.host.Protected(c.remote) }
+
+// An inquiry is whether a connection goes on.
+type inquiry struct {
+	conn    *Conn
+	wanted  bool
+	stream  MuxedStream // on which was asked; nil: it could not be
+	due     time.Time   // of the answer
+	parting time.Duration
+}
+
+// check finds out which connections go on, and sees to it that the peers of those that
+// do not are reached otherwise. All are asked before the first answer is waited for, those
+// that are wanted first: 10,000 that are dead are known to be after some seconds.
+func (r *roaming) check(ctx context.Context, all []*inquiry) {
+	slices.SortStableFunc(all, func(a, b *inquiry) int { return btoi(b.wanted) - btoi(a.wanted) })
+	each(all, func(q *inquiry) { q.ask(ctx) })
+
+	var wanted sync.WaitGroup
+	defer wanted.Wait()
+	each(all, func(q *inquiry) {
+		switch {
+		case q.answered():
+		case ctx.Err() != nil:
+			q.wanted = false
+		default:
+			q.conn.stale.Store(true)
+			if !q.wanted {
+				q.due = q.due.Add(q.parting)
+				return
+			}
+			wanted.Go(func() {
+				r.revive(ctx, q.conn.remote)
+				q.due = time.Now().Add(q.parting)
+				q.part(ctx)
+			})
 		}
+	})
+	rest := slices.DeleteFunc(all, func(q *inquiry) bool { return q.wanted })
+	each(rest, func(q *inquiry) { q.part(ctx) })
+}
+
+// each calls f for all, for those first that are due first.
+func each(all []*inquiry, f func(*inquiry)) {
+	slices.SortStableFunc(all, func(a, b *inquiry) int { return a.due.Compare(b.due) })
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	for range min(maxProbes, len(all)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(all)); i = next.Add(1) - 1 {
+				f(all[i])
+			}
+		})
+	}
+}
+
+// ask asks without waiting for the answer.
+func (q *inquiry) ask(ctx context.Context) {
+	c := q.conn
+	q.due, q.parting = time.Now(), farewellPathless
+	if ap, _, ok := c.addr.AddrPort(); !ok || leaves(ap) {
+		q.due, q.parting = q.due.Add(min(patience+patienceTrips*c.RTT(), followTimeout/2)), farewell
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	mux, err := c.mux.OpenStream(ctx)
+	if err != nil {
 		return
 	}
-	answer := make(chan error, 1)
-	go func() { answer <- c.probe(ctx) }()
-	parting := farewellPathless
-	if ap, _, ok := c.addr.AddrPort(); !ok || leaves(ap) {
-		parting = farewell
-		timer := time.NewTimer(patience + patienceTrips*c.RTT())
-		defer timer.Stop()
-		select {
-		case err := <-answer:
-			answer <- err
-		case <-timer.C:
-		}
+	mux.SetWriteDeadline(time.Now().Add(askTime))
+	if _, err := mux.Write(multistream.AppendProposal(nil, probeProtocol)); err != nil {
+		mux.Reset(CodeNone)
+		return
 	}
-	select {
-	case err := <-answer:
-		if err == nil {
-			c.stale.Store(false)
-			return
-		}
-		answer <- err
+	q.stream = mux
+}
+
+// answered waits for the answer, at the longest until it is due, and tells whether there is one.
+func (q *inquiry) answered() bool {
+	if q.stream == nil {
+		return false
+	}
+	deadline := time.Now().Add(glance)
+	if q.due.After(deadline) {
+		deadline = q.due
+	}
+	q.stream.SetReadDeadline(deadline)
+	var b [1]byte
+	n, err := q.stream.Read(b[:])
+	var reset *StreamError
+	switch {
+	case n > 0 || errors.Is(err, io.EOF):
+		q.stream.Close()
+	case errors.As(fromMux(err), &reset) && reset.Remote: // a refusal is an answer too
+		q.stream.Reset(CodeNone)
 	default:
+		return false
+	}
+	q.stream = nil
+	q.conn.stale.Store(false)
+	return true
+}
+
+// part waits for a late answer, and closes the connection if there is another in its place.
+func (q *inquiry) part(ctx context.Context) {
+	c := q.conn
+	if q.stream == nil && !c.stale.Load() {
+		return // it has answered
+	}
+	if q.answered() {
+		return
+	}
+	if q.stream != nil {
+		q.stream.Reset(CodeNone)
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	c.stale.Store(true)
-	if wanted {
-		h.revive(ctx, c.remote)
-	}
-	timer := time.NewTimer(parting)
-	defer timer.Stop()
-	select {
-	case err := <-answer:
-		if err == nil {
-			c.stale.Store(false)
-			return
-		}
-	case <-timer.C:
-	case <-ctx.Done():
-		return
-	}
-	if other := h.best(c.remote); other != nil && other != c && !other.stale.Load() {
+	if other := c.host.best(c.remote); other != nil && other != c && !other.stale.Load() {
 		c.CloseWithCode(ConnCodeSupplanted)
 	}
 }
@@ -205,7 +279,8 @@ func (h *Host) suspectOthers(c *Conn) {
 				defer k.checked.Store(false)
 				ctx, cancel := context.WithTimeout(ctx, followTimeout)
 				defer cancel()
-				h.check(ctx, k, unsure)
+				r := &roaming{host: h, dials: make(chan struct{}, 1)}
+				r.check(ctx, []*inquiry{{conn: k, wanted: r.wants(k)}})
 			}) {
 				return
 			}
@@ -237,15 +312,12 @@ func (c *Conn) probe(ctx context.Context) error {
 
 // revive dials a peer until there is a connection with it that can be relied on. What
 // the next change of network interrupts, that takes up again.
-func (h *Host) revive(ctx context.Context, p peer.ID) {
+func (r *roaming) revive(ctx context.Context, p peer.ID) {
+	h := r.host
 	h.moving.Lock()
 	h.orphans[p] = true
 	h.moving.Unlock()
-	for wait := reviveMin; ; wait *= 2 {
-		c, err := h.connTo(ctx, p, nil, false)
-		if err == nil && !c.stale.Load() || errors.Is(err, ErrNoAddrs) {
-			break
-		}
+	for wait := reviveMin; !r.dial(ctx, p); wait *= 2 {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -261,6 +333,18 @@ func (h *Host) revive(ctx context.Context, p peer.ID) {
 	h.moving.Lock()
 	delete(h.orphans, p)
 	h.moving.Unlock()
+}
+
+// dial tells whether there is a connection with p, or never will be.
+func (r *roaming) dial(ctx context.Context, p peer.ID) bool {
+	select {
+	case r.dials <- struct{}{}:
+		defer func() { <-r.dials }()
+	case <-ctx.Done():
+		return false
+	}
+	c, err := r.host.connTo(ctx, p, nil, false)
+	return err == nil && !c.stale.Load() || errors.Is(err, ErrNoAddrs)
 }
 
 // orphaned lists the peers that are to be dialed anew and could not be yet.
