@@ -2,9 +2,11 @@ package host
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"sync/atomic"
 )
@@ -14,9 +16,19 @@ import (
 func MachineMemory() int {
 	least := systemMemory()
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 && (least == 0 || limit < int64(least)) {
-		least = int(limit)
+		least = int(min(limit, math.MaxInt))
 	}
 	return least
+}
+
+// byteCount gives a number of units in bytes: the largest int if that cannot hold them,
+// as on machines of 32 bits with more memory than a process can use. 0: it is not a number.
+func byteCount(text string, unit uint64) int {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if errors.Is(err, strconv.ErrRange) || err == nil && n > math.MaxInt/unit {
+		return math.MaxInt
+	}
+	return int(n * unit)
 }
 
 // A budget is the memory for streams and what they hold, which remotes share. Taking
@@ -34,6 +46,7 @@ type budget struct {
 	spawn    func(func(context.Context)) bool // for shed
 	each     func(func(*Account))             // calls a function for all accounts
 	refused  func(*LimitError)                // is told of what was refused
+	ended    func(*LimitError)                // is told of what had to be given back
 
 	used     atomic.Int64
 	growing  atomic.Int64 // of used: windows beyond what a muxer must grant; at most half
@@ -85,8 +98,8 @@ const slack = 64
 // maxShedding bounds how often shed looks again for who holds the most.
 const maxShedding = 64
 
-func newBudget(l Limits, spawn func(func(context.Context)) bool, each func(func(*Account)), refused func(*LimitError)) *budget {
-	b := &budget{spawn: spawn, each: each, refused: refused}
+func newBudget(l Limits, spawn func(func(context.Context)) bool, each func(func(*Account)), refused, ended func(*LimitError)) *budget {
+	b := &budget{spawn: spawn, each: each, refused: refused, ended: ended}
 	b.hard = int64(l.StreamMemory)
 	b.limit = b.hard - b.hard/overdraft
 	b.maxPeer = b.hard / 2
@@ -161,7 +174,7 @@ func (a *Account) Owe(n int) {
 	a.used.Add(k)
 	switch {
 	case own > b.maxPeer && a.shed != nil:
-		b.refused(&LimitError{Scope: "PeerStreamMemory", Limit: int(b.maxPeer), Used: int(own)})
+		b.ended(&LimitError{Scope: "PeerStreamMemory", Limit: int(b.maxPeer), Used: int(own)})
 		b.spawn(func(context.Context) { a.shed(int(own - b.maxPeer)) })
 	case used > b.limit:
 		a.modest(of, own)
@@ -294,6 +307,7 @@ func (b *budget) shed(ctx context.Context) {
 		if fattest == nil {
 			return
 		}
+		b.ended(&LimitError{Scope: "StreamMemory", Limit: int(b.hard), Used: int(b.used.Load())})
 		n := int(max(m.peer.used.Load()/4, step/4))
 		if n -= b.holds.shed(fattest, n); n > 0 {
 			fattest.shed(n)

@@ -28,7 +28,7 @@ func newTreasury(streamMemory int) *treasury {
 				f(a)
 			}
 		},
-		func(*LimitError) { m.refusals++ })
+		func(*LimitError) { m.refusals++ }, func(*LimitError) {})
 	return m
 }
 

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -149,8 +150,8 @@ func (l Limits) check() error {
 		return fmt.Errorf("host: Limits.LowWater is %d and Limits.HighWater %d: the low watermark must not be above the high one", l.LowWater, l.HighWater)
 	}
 	// Above the high watermark newcomers live until their grace has passed.
-	if l.HighWater < math.MaxInt && l.Conns < l.HighWater+l.HighWater/5 {
-		return fmt.Errorf("host: Limits.Conns is %d and Limits.HighWater %d: the hard limit must be at least a fifth above the high watermark, here %d", l.Conns, l.HighWater, l.HighWater+l.HighWater/5)
+	if least := int64(l.HighWater) + int64(l.HighWater/5); l.HighWater < math.MaxInt && (least < 0 || int64(l.Conns) < least) {
+		return fmt.Errorf("host: Limits.Conns is %d and Limits.HighWater %d: the hard limit must be at least a fifth above the high watermark, here %d", l.Conns, l.HighWater, uint64(least))
 	}
 	return nil
 }
@@ -200,7 +201,7 @@ func (l Limits) Rows(machine int) []LimitRow {
 	add("Conns", l.Conns, r.Conns, "", "Memory / 64 KiB", "connections, both directions")
 	add("HighWater", l.HighWater, r.HighWater, "", "four fifths of Conns", "connections older than Grace; with more the least useful end")
 	add("LowWater", l.LowWater, r.LowWater, "", "five sixths of HighWater", "those that are left then")
-	add("Grace", int(l.Grace), int(r.Grace/time.Second), "s", "identify and the first streams take a few round trips", "the time that a connection has to show its use")
+	add("Grace", cmp.Compare(l.Grace, 0), int(r.Grace/time.Second), "s", "identify and the first streams take a few round trips", "the time that a connection has to show its use")
 	add("ConnsPerPeer", l.ConnsPerPeer, r.ConnsPerPeer, "", "one a transport, some for races", "connections with one peer")
 	add("ConnsPerIP", l.ConnsPerIP, r.ConnsPerIP, "", "an office gets in, one machine cannot take all", "inbound connections of one IPv4 address or IPv6 /56, but not loopback")
 	add("HalfOpen", l.HalfOpen, r.HalfOpen, "", "Memory / 256 KiB, at most 256", "inbound connections that have not proved who they are")

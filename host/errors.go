@@ -172,6 +172,8 @@ func (e *LimitError) Remedy() string {
 		return "one peer gets at most half of Limits.StreamMemory: read its streams faster, or raise Limits.Memory"
 	case "GroupStreamMemory":
 		return "one address group gets at most three quarters of Limits.StreamMemory: read its streams faster, or raise Limits.Memory"
+	case "HighWater":
+		return "the least useful connections end down to Limits.LowWater: raise Limits.Conns, or Protect peers and Value them"
 	case "StreamMemory", "ConnMemory", "BookMemory":
 		return "it follows from Limits.Memory: raise that (kith node --memory), or Limits." + e.Scope
 	case "Conns":

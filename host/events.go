@@ -58,6 +58,16 @@ type (
 	// ProtocolsChanged tells that a handler was added or removed.
 	ProtocolsChanged struct{ Protocols []ProtocolID }
 
+	// LimitReached tells that a limit kept something out or made something end, how often
+	// since the last time, and of what is to be done if that is not wanted. It comes at most
+	// once a second for each scope. The scope is a field of Limits; with HighWater it is the
+	// connection manager that ends connections, which is its work.
+	LimitReached struct {
+		Err     *LimitError // with what was used the last time; see Remedy
+		Refused uint64      // connections or streams, or memory for them
+		Ended   uint64      // connections, half-open ones, streams; for memory how often some was given back
+	}
+
 	// EventsLost stands where N events were dropped, because their reader was
 	// too slow. Read the state anew. It is of one subscription, so no trace has it.
 	EventsLost struct{ N int }
@@ -160,6 +170,7 @@ func (PeerDiscovered) isState() bool   { return true }
 func (AddrsChanged) isState() bool     { return true }
 func (NetworkChanged) isState() bool   { return true }
 func (ProtocolsChanged) isState() bool { return true }
+func (LimitReached) isState() bool     { return true }
 func (EventsLost) isState() bool       { return true }
 func (DialStarted) isState() bool      { return false }
 func (DialResolved) isState() bool     { return false }

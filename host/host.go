@@ -181,8 +181,8 @@ func New(cfg Config) (*Host, error) {
 		h.log = slog.New(slog.DiscardHandler)
 	}
 	h.book = newBook(h.limits.BookMemory)
-	h.refusals.log, h.refusals.spawn = h.log, h.spawn
-	h.budget = newBudget(h.limits, h.spawn, h.accounts, h.refusals.note)
+	h.refusals.log, h.refusals.spawn, h.refusals.emit = h.log, h.spawn, h.hub.emit
+	h.budget = newBudget(h.limits, h.spawn, h.accounts, h.refusals.note, h.refusals.end)
 	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true, name: "HalfOpen", groupName: "HalfOpenPerGroup", refusals: &h.refusals}
 	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer, name: "UnnegotiatedStreams", groupName: "UnnegotiatedStreamsPerPeer", refusals: &h.refusals}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -87,12 +87,13 @@ func (w *waitroom[K]) enter(group, owner K, evict func()) *ticket[K] {
 		}
 	}
 	if full != nil {
-		w.refusals.note(&reached)
 		// A newcomer never displaces a group that holds less than its own.
 		if full[0].group == group && !w.evictSelf {
+			w.refusals.note(&reached)
 			w.mu.Unlock()
 			return nil
 		}
+		w.refusals.end(&reached)
 		victim = w.pick(full)
 		w.remove(victim)
 	}

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 )
 
@@ -38,8 +37,7 @@ func systemMemory() int {
 		// host, which is not there; then the root is the container's group.
 		for dir := path.Clean("/" + f[2]); ; dir = path.Dir(dir) {
 			if b, err := os.ReadFile(root + dir + "/" + file); err == nil {
-				n, _ := strconv.Atoi(string(bytes.TrimSpace(b))) // "max" is none
-				note(n)
+				note(byteCount(string(bytes.TrimSpace(b)), 1)) // "max" is none
 			}
 			if dir == "/" {
 				break
@@ -53,8 +51,7 @@ func memTotal(meminfo []byte) int {
 	lines := bufio.NewScanner(bytes.NewReader(meminfo))
 	for lines.Scan() {
 		if f := strings.Fields(lines.Text()); len(f) == 3 && f[0] == "MemTotal:" {
-			n, _ := strconv.Atoi(f[1])
-			return n << 10
+			return byteCount(f[1], 1<<10)
 		}
 	}
 	return 0

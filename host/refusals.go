@@ -13,27 +13,41 @@ import (
 // attacked must not have the disk filled as well.
 const tellEvery = time.Minute
 
-// refusalLog counts what limits keep out, and tells it to the operator: at once, then
-// once in tellEvery for as long as it goes on.
+// alarmEvery is how often at most a LimitReached of one scope comes: often enough to
+// see what goes on, and seldom enough for a flood not to fill a trace.
+const alarmEvery = time.Second
+
+// refusalLog counts what limits keep out and what ends for their sake. It tells
+// programs with LimitReached and the operator in the log, of each at once, then once in
+// alarmEvery and once in tellEvery for as long as it goes on.
 type refusalLog struct {
 	log   *slog.Logger
 	spawn func(func(context.Context)) bool
+	emit  func(Event)
 
 	mu      sync.Mutex
 	scopes  map[string]*refused // by LimitError.Scope, of which there are a dozen
 	telling bool
 }
 
-// refused is what one limit has kept out.
+// refused is what one limit has done.
 type refused struct {
-	last LimitError
-	n    uint64 // so often
-	told uint64 // of n
+	last     LimitError
+	n, ended uint64 // kept out so often, and ended something
+	emitted  [2]uint64
+	told     uint64 // of both, in the log
 }
+
+func (r refused) all() uint64 { return r.n + r.ended }
 
 // note counts one refusal. It does not block, and others' locks may be held. A nil log
 // counts nothing.
-func (r *refusalLog) note(e *LimitError) {
+func (r *refusalLog) note(e *LimitError) { r.add(e, 1, 0) }
+
+// end counts that something that was there had to go. Otherwise it is like note.
+func (r *refusalLog) end(e *LimitError) { r.add(e, 0, 1) }
+
+func (r *refusalLog) add(e *LimitError, n, ended uint64) {
 	if r == nil {
 		return
 	}
@@ -47,7 +61,8 @@ func (r *refusalLog) note(e *LimitError) {
 		r.scopes[e.Scope] = of
 	}
 	of.last = *e
-	of.n++
+	of.n += n
+	of.ended += ended
 	start := !r.telling
 	r.telling = true
 	r.mu.Unlock()
@@ -58,13 +73,13 @@ func (r *refusalLog) note(e *LimitError) {
 	}
 }
 
-// count tells how often limits have refused.
+// count tells how often limits have refused or ended something.
 func (r *refusalLog) count(scopes ...string) (n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range scopes {
 		if of := r.scopes[s]; of != nil {
-			n += of.n
+			n += of.all()
 		}
 	}
 	return n
@@ -72,15 +87,20 @@ func (r *refusalLog) count(scopes ...string) (n uint64) {
 
 // tell runs until nothing was refused for tellEvery.
 func (r *refusalLog) tell(ctx context.Context) {
-	again := time.NewTicker(tellEvery)
+	again := time.NewTicker(alarmEvery)
 	defer again.Stop()
-	for {
-		news := r.news()
-		if len(news) == 0 {
-			return
-		}
-		for _, of := range news {
-			r.log.Warn("limit reached", "limit", of.last.Scope, "used", of.last.Used, "of", of.last.Limit, "refused", of.n-of.told, "remedy", of.last.Remedy())
+	for wait := time.Duration(0); ; wait -= alarmEvery {
+		if r.alarm(); wait <= 0 {
+			news := r.news()
+			if len(news) == 0 {
+				return
+			}
+			for _, of := range news {
+				if of.last.Scope != "HighWater" { // to keep it is the host's ordinary work
+					r.log.Warn("limit reached", "limit", of.last.Scope, "used", of.last.Used, "of", of.last.Limit, "refused", of.all()-of.told, "remedy", of.last.Remedy())
+				}
+			}
+			wait = tellEvery
 		}
 		select {
 		case <-again.C:
@@ -90,14 +110,32 @@ func (r *refusalLog) tell(ctx context.Context) {
 	}
 }
 
-// news takes what was not told yet; when that is nothing, telling ends.
+// alarm tells programs what they were not told yet.
+func (r *refusalLog) alarm() {
+	var events []LimitReached
+	r.mu.Lock()
+	for _, scope := range slices.Sorted(maps.Keys(r.scopes)) {
+		of := r.scopes[scope]
+		if now := [2]uint64{of.n, of.ended}; now != of.emitted {
+			last := of.last
+			events = append(events, LimitReached{Err: &last, Refused: now[0] - of.emitted[0], Ended: now[1] - of.emitted[1]})
+			of.emitted = now
+		}
+	}
+	r.mu.Unlock()
+	for _, e := range events {
+		r.emit(e)
+	}
+}
+
+// news takes what the log was not told yet; when that is nothing, telling ends.
 func (r *refusalLog) news() (news []refused) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, scope := range slices.Sorted(maps.Keys(r.scopes)) {
-		if of := r.scopes[scope]; of.n > of.told {
+		if of := r.scopes[scope]; of.all() > of.told {
 			news = append(news, *of)
-			of.told = of.n
+			of.told = of.all()
 		}
 	}
 	r.telling = len(news) > 0

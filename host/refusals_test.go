@@ -17,7 +17,7 @@ func TestRefusalsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		ctx, end := context.WithCancel(t.Context())
-		r := refusalLog{log: slog.New(slog.NewTextHandler(&out, nil)), spawn: func(f func(context.Context)) bool {
+		r := refusalLog{emit: func(Event) {}, log: slog.New(slog.NewTextHandler(&out, nil)), spawn: func(f func(context.Context)) bool {
 			go f(ctx)
 			return true
 		}}

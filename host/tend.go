@@ -106,7 +106,7 @@ func (h *Host) makeRoom(c *Conn) error {
 			h.refusals.note(full)
 			return full
 		}
-		h.giveUp(id)
+		h.giveUp(id, full)
 	}
 }
 
@@ -196,8 +196,8 @@ func (h *Host) find(id uint64) (i int, found bool) {
 	return slices.BinarySearchFunc(h.all, id, func(c *Conn, id uint64) int { return cmp.Compare(c.id, id) })
 }
 
-// giveUp ends a connection. h.mu is held.
-func (h *Host) giveUp(id uint64) {
+// giveUp ends a connection for the sake of a limit. h.mu is held.
+func (h *Host) giveUp(id uint64, limit *LimitError) {
 	i, found := h.find(id)
 	if !found || h.all[i].leaving {
 		return
@@ -209,6 +209,7 @@ func (h *Host) giveUp(id uint64) {
 	if c.dir == DirInbound {
 		h.groups.add(c.group(), -1)
 	}
+	h.refusals.end(limit)
 	h.start(func(context.Context) { c.CloseWithCode(ConnCodeGarbageCollected) })
 }
 
@@ -216,16 +217,17 @@ func (h *Host) giveUp(id uint64) {
 func (h *Host) trim(now time.Time) {
 	h.mu.RLock()
 	high, low := h.marks()
-	over := len(h.all)-h.leaving > high
+	n := len(h.all) - h.leaving
 	h.mu.RUnlock()
-	if !over {
+	if n <= high {
 		return
 	}
+	limit := &LimitError{Scope: "HighWater", Limit: high, Used: n}
 	for some := range slices.Chunk(h.trimmer.trim(now, h.look(now), high, low), lookChunk) {
 		h.mu.Lock()
 		for _, id := range some {
 			if _, ok := h.seatNow(now, id); ok {
-				h.giveUp(id)
+				h.giveUp(id, limit)
 			}
 		}
 		h.mu.Unlock()

@@ -56,6 +56,7 @@ type Metrics struct {
 	handlerErrors  *prometheus.CounterVec
 	panics         *prometheus.CounterVec
 	discovered     *prometheus.CounterVec
+	limits         *prometheus.CounterVec
 
 	mu      sync.RWMutex
 	counts  map[reflect.Type]prometheus.Counter // of events, to look them up fast
@@ -114,6 +115,7 @@ func New(h *host.Host) *Metrics {
 	m.handlerErrors = counter("kith_handler_errors_total", "Handlers that returned an error.", "protocol")
 	m.panics = counter("kith_handler_panics_total", "Handlers that panicked. Each one is a bug.", "protocol")
 	m.discovered = counter("kith_discovered_total", "Peers found, by the discovery that found them.", "source")
+	m.limits = counter("kith_limit_reached_total", "How often a limit was reached, within a second: what it refused, and what it ended.", "scope", "outcome")
 	m.stop = h.Trace(m.note)
 	return m
 }
@@ -163,6 +165,9 @@ func (m *Metrics) note(e host.Event) {
 		m.streamsRefused.WithLabelValues(refusal(e.Err)).Inc()
 	case host.HandlerPanicked:
 		m.panics.WithLabelValues(m.stream(e.Protocol, host.DirInbound).name).Inc()
+	case host.LimitReached:
+		m.limits.WithLabelValues(e.Err.Scope, "refused").Add(float64(e.Refused))
+		m.limits.WithLabelValues(e.Err.Scope, "ended").Add(float64(e.Ended))
 	case host.PeerDiscovered:
 		m.mu.Lock()
 		source := m.name("source", e.Source)

@@ -44,6 +44,8 @@ func Describe(e host.Event) Line {
 		return line("network_changed", str("network", fmt.Sprintf("%016x", uint64(e.Network))))
 	case host.ProtocolsChanged:
 		return line("protocols_changed", list("protocols", e.Protocols))
+	case host.LimitReached:
+		return line("limit_reached", limit(e.Err), num("refused", e.Refused), num("ended", e.Ended), remedy(e.Err))
 	case host.EventsLost:
 		return line("events_lost", num("n", e.N))
 	case host.DialStarted:
@@ -140,6 +142,20 @@ func list[T any](key string, of []T) slog.Attr {
 		texts[i] = fmt.Sprint(v)
 	}
 	return slog.Any(key, texts)
+}
+
+func limit(e *host.LimitError) slog.Attr {
+	if e == nil {
+		return slog.Attr{}
+	}
+	return slog.GroupAttrs("", str("scope", e.Scope), num("limit", e.Limit), num("used", e.Used))
+}
+
+func remedy(e *host.LimitError) slog.Attr {
+	if e == nil {
+		return slog.Attr{}
+	}
+	return str("remedy", e.Remedy())
 }
 
 // conn names a connection by its peer, address and number.

@@ -38,6 +38,8 @@ func TestLines(t *testing.T) {
 			`"event":"dial_started","peer":"` + p.String() + `","dial":3,"background":true,"addrs":["/ip4/192.0.2.7/tcp/4001"]`},
 		{host.UpgradeFailed{Addr: a, Stage: host.StageSecuring, Elapsed: 1234567 * time.Nanosecond, Err: io.EOF}, `03:04:05.678901 upgrade_failed    /ip4/192.0.2.7/tcp/4001 stage="the security handshake" elapsed=1.23ms: EOF`,
 			`"event":"upgrade_failed","addr":"/ip4/192.0.2.7/tcp/4001","stage":"the security handshake","elapsed_ms":1.235,"err":"EOF"`},
+		{host.LimitReached{Err: &host.LimitError{Scope: "ConnsPerIP", Limit: 64, Used: 64}, Refused: 9}, `03:04:05.678901 limit_reached     scope=ConnsPerIP limit=64 used=64 refused=9 remedy="raise Limits.ConnsPerIP to allow more"`,
+			`"event":"limit_reached","scope":"ConnsPerIP","limit":64,"used":64,"refused":9,"remedy":"raise Limits.ConnsPerIP to allow more"`},
 		{host.EventsLost{N: 7}, "03:04:05.678901 events_lost       n=7", `"event":"events_lost","n":7`},
 	} {
 		r := trace.Record{Seq: 5, Time: at, Event: c.event}
@@ -50,7 +52,7 @@ func TestLines(t *testing.T) {
 		}
 	}
 	for _, zero := range []host.Event{
-		host.ConnOpened{}, host.PeerIdentified{}, host.StreamOpened{}, host.StreamEnded{}, host.StreamRefused{}, host.HandlerPanicked{}, host.DialEnded{},
+		host.ConnOpened{}, host.PeerIdentified{}, host.StreamOpened{}, host.StreamEnded{}, host.StreamRefused{}, host.HandlerPanicked{}, host.DialEnded{}, host.LimitReached{},
 	} {
 		if l := trace.Describe(zero); l.String() == "" {
 			t.Errorf("%T has no line", zero)
