@@ -179,7 +179,8 @@ func TestBudgetOfWindows(t *testing.T) {
 // All parts fit into the memory, whatever it is, and the numbers that others rely on
 // can be reached.
 func TestLimitsFollow(t *testing.T) {
-	for _, machine := range []int{0, 256 * mib, 1 << 30, 4 << 30, 64 << 30} {
+	for _, bytes := range []int64{0, 256 * mib, 1 << 30, 4 << 30, 64 << 30} {
+		machine := int(min(bytes, math.MaxInt))
 		l := Limits{}.Resolve(machine)
 		sum := l.ConnMemory + l.StreamMemory + l.BookMemory + l.HalfOpen*halfOpenCost + l.HalfOpening()*quicOpeningCost
 		if sum > l.Memory || sum < l.Memory*9/10 {

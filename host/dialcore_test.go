@@ -614,7 +614,7 @@ func dialOnce(w *dialWorld, r *rand.Rand, hearsay map[netip.Addr][]time.Time) {
 		f := running{step: s, begun: now, ends: now + timeout, result: resultSilent}
 		switch r.IntN(5) {
 		case 0:
-			f.ends, f.result = now+time.Duration(r.IntN(int(timeout))), resultAnswered
+			f.ends, f.result = now+time.Duration(r.Int64N(int64(timeout))), resultAnswered
 		case 1:
 			f.ends, f.result = now+time.Duration(r.IntN(int(time.Second))), resultFound
 		}

@@ -168,7 +168,9 @@ func (r *roaming) check(ctx context.Context, all []*inquiry) {
 			}
 			wanted.Go(func() {
 				r.revive(ctx, q.conn.remote)
-				q.due = time.Now().Add(q.parting)
+				if ctx.Err() == nil {
+					q.due = time.Now().Add(q.parting)
+				}
 				q.part(ctx)
 			})
 		}
