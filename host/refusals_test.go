@@ -7,15 +7,36 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// A lockedBuffer is written to and read by several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// take gives what was written since the last time.
+func (l *lockedBuffer) take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
+
 // What limits keep out is told at once, and again after a minute, but not each time.
 func TestRefusalsAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out lockedBuffer
 		ctx, end := context.WithCancel(t.Context())
 		r := refusalLog{emit: func(Event) {}, log: slog.New(slog.NewTextHandler(&out, nil)), spawn: func(f func(context.Context)) bool {
 			go f(ctx)
@@ -23,11 +44,10 @@ func TestRefusalsAreTold(t *testing.T) {
 		}}
 		told := func() (lines []string) {
 			synctest.Wait()
-			for line := range strings.Lines(out.String()) {
+			for line := range strings.Lines(out.take()) {
 				_, line, _ = strings.Cut(strings.TrimSpace(line), "msg=")
 				lines = append(lines, line)
 			}
-			out.Reset()
 			return lines
 		}
 		expect := func(when string, want ...string) {
