@@ -145,7 +145,7 @@ func crowdedHost(t testing.TB, conns int, cfg Config) *Host {
 func (h *Host) enter(n int, ip netip.Addr, dir Direction, m *puppet) (*Conn, error) {
 	m.ended = make(chan struct{})
 	addr := multiaddr.FromAddrPort(multiaddr.UDP, netip.AddrPortFrom(ip, 4001))
-	return h.addConn(TransportConn{Mux: m, LocalAddr: multiaddr.MustParse("/ip4/192.0.2.1/udp/1"), RemoteAddr: addr, RemoteKey: puppetKeys()[n]}, dir)
+	return h.addConn(TransportConn{Mux: m, LocalAddr: multiaddr.MustParse("/ip4/192.0.2.1/udp/1"), RemoteAddr: addr, RemoteKey: puppetKeys()[n]}, dir, false)
 }
 
 // single is an IP of an address group of its own.

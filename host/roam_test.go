@@ -18,7 +18,7 @@ func roamers(t *testing.T, h *Host, n int, make func(i int) *puppet) (r *roaming
 		m := make(i)
 		m.ended = newEnd()
 		// Without an IP: nobody looks for a route.
-		c, err := h.addConn(TransportConn{Mux: m, LocalAddr: multiaddr.MustParse("/memory/1"), RemoteAddr: multiaddr.MustParse("/memory/2"), RemoteKey: puppetKeys()[i]}, DirOutbound)
+		c, err := h.addConn(TransportConn{Mux: m, LocalAddr: multiaddr.MustParse("/memory/1"), RemoteAddr: multiaddr.MustParse("/memory/2"), RemoteKey: puppetKeys()[i]}, DirOutbound, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestLateAnswersOfConnections(t *testing.T) {
 		dead := new(puppet)
 		r, all := roamers(t, h, 2, func(i int) *puppet { return []*puppet{late, dead}[i] })
 		other := &puppet{ended: newEnd()}
-		if _, err := h.addConn(TransportConn{Mux: other, LocalAddr: multiaddr.MustParse("/memory/1"), RemoteAddr: multiaddr.MustParse("/memory/3"), RemoteKey: puppetKeys()[1]}, DirOutbound); err != nil {
+		if _, err := h.addConn(TransportConn{Mux: other, LocalAddr: multiaddr.MustParse("/memory/1"), RemoteAddr: multiaddr.MustParse("/memory/3"), RemoteKey: puppetKeys()[1]}, DirOutbound, false); err != nil {
 			t.Fatal(err)
 		}
 		r.check(t.Context(), all)
