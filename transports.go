@@ -130,7 +130,7 @@ func newTransports(key peer.PrivateKey, cfg Config, upgrading upgrade.Config, ad
 	// QUIC, WebTransport and WebRTC share sockets.
 	limits := cfg.Limits.Resolve(host.MachineMemory())
 	sockets := new(udp.Sockets)
-	endpoint := quic.NewEndpoint(quic.EndpointConfig{Sockets: sockets, Key: key, MaxIncomingStreams: streamsPerPeer(limits), MaxOpening: limits.HalfOpening(), MaxWide: max(limits.Memory/(8<<20), 1)})
+	endpoint := quic.NewEndpoint(quic.EndpointConfig{Sockets: sockets, Key: key, MaxIncomingStreams: quicStreams(limits), MaxOpening: limits.HalfOpening(), MaxWide: max(limits.Memory/(8<<20), 1)})
 	t.close = endpoint.Close
 	overQUIC, err := quic.New(quic.Config{Key: key, Endpoint: endpoint})
 	if err != nil {

@@ -50,7 +50,7 @@ type Conn struct {
 	account          Account
 
 	protocols atomic.Pointer[[]ProtocolID] // what the remote speaks, sorted; nil until identified
-	refusals  refusals
+	vain      vain
 	accepted  atomic.Pointer[Stream] // those that wait for their goroutine to begin
 	done      chan struct{}
 	flow      atomic.Int64                   // streams that there were, and that are being opened
@@ -180,12 +180,15 @@ func (c *Conn) serve(ctx context.Context) {
 }
 
 // accept takes in a stream that the remote opened, which serveNext will take from
-// c.accepted. It does not block.
+// c.accepted. It blocks only while the remote has to wait; see vain.go.
 func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 	h := c.host
 	c.flow.Add(flowStream)
 	if c.unproven.Load() {
 		h.prove(c)
+	}
+	if c.vain.settled.Load() > 0 {
+		c.keepPace()
 	}
 	if used := int(c.account.peer.streams.Add(1)); used > h.limits.InboundStreamsPerPeer {
 		c.account.peer.streams.Add(-1)
@@ -227,20 +230,36 @@ func (c *Conn) takeAccepted() *Stream {
 	}
 }
 
-// refuse resets a stream that came to nothing, and closes the connection when
-// there is no end to them.
+// refuse resets a stream that came to nothing, as n proposals did.
 func (c *Conn) refuse(mux MuxedStream, code uint32, n int, err error) {
 	mux.Reset(code)
 	if hub := &c.host.hub; hub.traced() {
 		hub.emit(StreamRefused{Conn: c, Err: err})
 	}
-	c.countRefused(n)
+	c.countVain(n)
 }
 
-// countRefused ends the connection of a remote that makes us refuse without end.
-func (c *Conn) countRefused(n int) {
-	if c.refusals.exceeds(n, time.Now()) {
+// countVain counts what came to nothing, and ends the connection of a remote that goes
+// on without end.
+func (c *Conn) countVain(n int) {
+	if c.vain.add(n, time.Since(c.opened)) {
 		c.host.spawn(func(context.Context) { c.CloseWithCode(ConnCodeRateLimited) })
+	}
+}
+
+// keepPace waits for as long as the remote has to.
+func (c *Conn) keepPace() {
+	owes := c.vain.owes(time.Since(c.opened))
+	if owes == 0 {
+		return
+	}
+	waiting := time.Duration(c.host.pacing.Add(1))
+	defer c.host.pacing.Add(-1)
+	left := min(owes*max(1, waiting/vainTogether), vainPause)
+	for left > 0 && !c.ended.Load() {
+		nap := min(left, vainNap)
+		time.Sleep(nap)
+		left -= nap
 	}
 }
 
@@ -264,7 +283,7 @@ func (c *Conn) serveStream(ctx context.Context, s *Stream) {
 		return
 	}
 	if refused > 0 {
-		c.countRefused(refused)
+		c.countVain(refused)
 	}
 	mux.SetDeadline(time.Time{})
 	if h.hub.traced() {
@@ -283,6 +302,9 @@ func (c *Conn) serveStream(ctx context.Context, s *Stream) {
 		if errors.As(err, &coded) && !coded.Remote {
 			code = coded.Code
 		}
+		if code == CodeRateLimited || coded != nil && coded.Remote && s.unanswered() {
+			c.countVain(1)
+		}
 		s.Reset(code)
 	}
 	if h.hub.traced() {
@@ -296,6 +318,9 @@ func (h *Host) respond(s *Stream) (handle Handler, refused int, err error) {
 	g := &negotiation{stream: s}
 	r := (*proposals)(g)
 	defer r.leave()
+	if err := r.expect(); err != nil {
+		return nil, 0, err
+	}
 	var found service
 	proto, answered, err := multistream.Accept(r, func(proto []byte) (string, bool) {
 		if found = h.service(proto); found.handle == nil {

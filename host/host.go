@@ -95,6 +95,8 @@ type Host struct {
 	done     chan struct{}                 // closed when Close begins
 	watch    sync.Once                     // starts watchAddrs
 	running  atomic.Int64                  // goroutines of this host
+	pacing   atomic.Int32                  // connections whose remotes have to wait
+	expected atomic.Int64                  // streams whose proposals are expected, and that have no ticket
 	start    func(f func(context.Context)) // starts one, with the host's context
 	cancel   context.CancelFunc
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -403,6 +404,78 @@ func TestStreamLimits(t *testing.T) {
 		}
 		if _, err := s.Read(make([]byte, 1)); err != nil {
 			t.Errorf("after places have become free: %v", err)
+		}
+	})
+}
+
+// Who opens streams that come to nothing is read ever more slowly, and then sent away.
+// Meanwhile others are not, and nobody whose streams are served.
+func TestVainStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(memory.Network)
+		var looked atomic.Int64 // streams that came to nothing
+		b := testkit.Host(t, network, host.Config{Trace: func(e host.Event) {
+			switch e := e.(type) {
+			case host.StreamRefused:
+				looked.Add(1)
+			case host.StreamEnded:
+				if e.Err != nil {
+					looked.Add(1)
+				}
+			}
+		}})
+		b.Handle("/echo/1", echo)
+		b.Handle("/busy/1", func(context.Context, *host.Stream) error { return &host.StreamError{Code: host.CodeRateLimited} })
+		honest := testkit.Host(t, network, host.Config{})
+		testkit.Connect(t, honest, b)
+		echoed := func(streams int) (took time.Duration) {
+			start := time.Now()
+			for range streams {
+				s, err := honest.NewStream(t.Context(), b.ID(), "/echo/1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Write([]byte{1})
+				if _, err := io.ReadFull(s, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				s.Close()
+			}
+			return time.Since(start)
+		}
+		if took := echoed(5000); took > 0 {
+			t.Errorf("5,000 streams that are served waited for %v", took)
+		}
+		// Nobody serves the first, and the handler of the second refuses.
+		for _, proto := range []host.ProtocolID{"/nobody/1", "/busy/1"} {
+			a := testkit.Host(t, network, host.Config{})
+			c := testkit.Connect(t, a, b)
+			start, before := time.Now(), looked.Load()
+			var early int64
+			for opened := 0; ; opened++ {
+				if s, err := c.NewStream(t.Context(), proto); err == nil {
+					s.Read(make([]byte, 1))
+				}
+				time.Sleep(time.Millisecond)
+				if opened == 300 {
+					if took := echoed(100); took > 0 {
+						t.Errorf("%s: others wait for %v", proto, took)
+					}
+				}
+				if time.Since(start) < time.Second {
+					early = looked.Load() - before
+				}
+				select {
+				case <-c.Done():
+				default:
+					continue
+				}
+				break
+			}
+			took, all := time.Since(start), looked.Load()-before
+			if took < 4*time.Second || took > 7*time.Second || all > 1200 || early < 100 || early > 320 {
+				t.Errorf("%s: %d streams were looked at in %v, of them %d in the first second", proto, all, took, early)
+			}
 		}
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/kith-p2p/kith/multiaddr"
 )
@@ -193,32 +192,4 @@ func (w *waitroom[K]) len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.total
-}
-
-const (
-	// maxRefusals is how much of a connection may come to nothing in refusalSpan:
-	// proposals that were refused, and streams that were, or that ended without a
-	// proposal. Each costs us an answer and a few microseconds, and the remote next to
-	// nothing. Honest peers stay far below.
-	maxRefusals = 1000
-	refusalSpan = 10 * time.Second
-)
-
-// refusals counts what came to nothing on a connection.
-type refusals struct {
-	mu    sync.Mutex
-	since time.Time
-	n     int
-}
-
-// exceeds counts n more and tells, once in each span, that there were too many.
-func (r *refusals) exceeds(n int, now time.Time) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if now.Sub(r.since) >= refusalSpan {
-		r.since, r.n = now, 0
-	}
-	before := r.n
-	r.n += n
-	return before <= maxRefusals && r.n > maxRefusals
 }

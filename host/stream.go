@@ -71,13 +71,15 @@ type Stream struct {
 // A negotiation is what a stream keeps until both sides know its protocol. It is
 // apart from Stream because streams can be many and idle for long.
 type negotiation struct {
-	stream *Stream
-	left   atomic.Int32     // what is still to be done: our part, the remote's part
-	ticket *ticket[peer.ID] // nil until it was waited for a proposal
+	stream   *Stream
+	left     atomic.Int32     // what is still to be done: our part, the remote's part
+	expected bool             // it is counted in Host.expected
+	ticket   *ticket[peer.ID] // nil until it was waited for a proposal
 
-	wmu     sync.Mutex
-	pending []byte  // our part, to be sent before anything else
-	late    waiting // for the handler to have something to send; guarded by answers.mu
+	wmu      sync.Mutex
+	pending  []byte  // our part, to be sent before anything else
+	late     waiting // for the handler to have something to send; guarded by answers.mu
+	unwanted bool    // our answer could not be sent
 
 	rmu        sync.Mutex
 	awaiting   bool   // the remote's answer is still to be read
@@ -221,8 +223,22 @@ func (r *proposals) Read(p []byte) (int, error) {
 
 func (r *proposals) Write(p []byte) (int, error) { return r.stream.mux.Write(p) }
 
+// expect begins to wait for a proposal. When as many streams wait as one peer may open, a
+// place among those without a protocol is taken at once: the runtime keeps half a KiB, and
+// as much again until the next collection, of each goroutine that there was at one time.
+func (r *proposals) expect() error {
+	h := r.stream.conn.host
+	if h.expected.Add(1) <= int64(h.limits.InboundStreamsPerPeer) {
+		r.expected = true
+		return nil
+	}
+	h.expected.Add(-1)
+	return r.wait()
+}
+
 // wait takes a place among the streams without a protocol. See proposalDelay.
 func (r *proposals) wait() error {
+	r.leave()
 	h, p, mux := r.stream.conn.host, r.stream.conn.remote, r.stream.mux
 	r.ticket = h.unnegotiated.enter(p, p, func() { mux.Reset(CodeResourceLimit) })
 	if r.ticket == nil {
@@ -233,8 +249,12 @@ func (r *proposals) wait() error {
 	return nil
 }
 
-// leave gives the place back, if there is one.
+// leave undoes expect and wait.
 func (r *proposals) leave() {
+	if r.expected {
+		r.expected = false
+		r.stream.conn.host.expected.Add(-1)
+	}
 	if r.ticket != nil {
 		r.ticket.leave()
 		r.ticket = nil
@@ -265,9 +285,21 @@ func (s *Stream) writeFirst(g *negotiation, p []byte) (int, error) {
 	if s.dir == DirInbound {
 		// An answer is not answered. Not earlier: who finds the negotiation done writes
 		// without the lock, and must not come before the answer.
-		s.did(g)
+		if g.unwanted = err != nil; !g.unwanted {
+			s.did(g)
+		}
 	}
 	return max(n-head, 0), fromMux(err)
+}
+
+// unanswered tells whether the remote has heard nothing of us on the stream.
+func (s *Stream) unanswered() bool {
+	g := s.negotiating.Load()
+	if g == nil || !g.wmu.TryLock() { // who holds it sends
+		return false
+	}
+	defer g.wmu.Unlock()
+	return g.pending != nil || g.unwanted
 }
 
 // Write sends p. It returns when the bytes are on their way, which waits for the

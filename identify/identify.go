@@ -60,12 +60,11 @@ type Service struct {
 // A contact is a connection and what was exchanged on it. It is guarded by
 // Service.mu.
 type contact struct {
-	begun     bool      // the remote was asked
-	asking    *exchange // nil: not now
-	told      uint64    // the version of ourselves that the remote has; 0: none
-	pushable  bool      // the remote reads pushes
-	serving   int       // streams of the remote
-	condemned bool      // the connection is being closed
+	begun    bool      // the remote was asked
+	asking   *exchange // nil: not now
+	told     uint64    // the version of ourselves that the remote has; 0: none
+	pushable bool      // the remote reads pushes
+	serving  int       // streams of the remote
 }
 
 // An exchange is one question to a remote. Who waits for done may read the rest.
@@ -273,8 +272,8 @@ func codeOf(err error) uint32 {
 
 // answer tells a remote that asks who we are.
 func (s *Service) answer(_ context.Context, st *host.Stream) error {
-	if err := s.enter(st.Conn(), false); err != nil {
-		return err
+	if !s.enter(st.Conn(), false, time.Now()) {
+		return errRefused
 	}
 	defer s.leave(st.Conn())
 	st.SetDeadline(time.Now().Add(timeout))
@@ -291,8 +290,8 @@ func (s *Service) tell(st *host.Stream) error {
 
 // hear takes in what a remote says of itself unasked.
 func (s *Service) hear(_ context.Context, st *host.Stream) error {
-	if err := s.enter(st.Conn(), true); err != nil {
-		return err
+	if !s.enter(st.Conn(), true, time.Now()) {
+		return errRefused
 	}
 	defer s.leave(st.Conn())
 	st.SetDeadline(time.Now().Add(timeout))
@@ -302,45 +301,28 @@ func (s *Service) hear(_ context.Context, st *host.Stream) error {
 
 var errRefused = fmt.Errorf("identify: refused: too many streams: %w", &host.StreamError{Code: host.CodeRateLimited})
 
-// enter decides whether a stream of a remote is served, and closes the connection
-// when there is no end to them.
-func (s *Service) enter(c *host.Conn, push bool) error {
-	ok, enough := s.admit(c, push, time.Now())
-	if enough {
-		s.host.Logger().Debug("connection closed: no end of identify streams", "peer", c.RemotePeer().String(), "conn", c.ID())
-		c.CloseWithCode(host.ConnCodeRateLimited)
-	}
-	if !ok {
-		return errRefused
-	}
-	return nil
-}
-
-// admit tells whether a stream is to be served, and if not, whether that is enough
-// of the connection. It looks at nothing but counters, so that refusing is cheap.
-func (s *Service) admit(c *host.Conn, push bool, now time.Time) (ok, enough bool) {
+// enter tells whether a stream of a remote is served. It looks at nothing but counters,
+// so that refusing is cheap; the host makes those wait whose streams are refused without end.
+func (s *Service) enter(c *host.Conn, push bool, now time.Time) (ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.contact(c)
-	if t == nil || t.condemned {
-		return false, false
+	if t == nil || t.serving >= maxServing {
+		return false
 	}
 	budget := s.budgets.of(c.RemotePeer(), maxBudgets, now)
-	ok = t.serving < maxServing
 	if push {
-		ok = ok && budget.pushes.take(pushLimit, now)
+		ok = budget.pushes.take(pushLimit, now)
 		if g, counts := group(c.RemoteAddr()); ok && counts {
 			ok = s.groups.of(g, maxGroups, now).take(groupLimit, now)
 		}
 	} else {
-		ok = ok && budget.requests.take(requestLimit, now)
+		ok = budget.requests.take(requestLimit, now)
 	}
 	if ok {
 		t.serving++
-	} else {
-		t.condemned = !budget.refusals.take(refusalLimit, now)
 	}
-	return ok, t.condemned
+	return ok
 }
 
 func (s *Service) leave(c *host.Conn) {

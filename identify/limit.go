@@ -19,9 +19,6 @@ var (
 	// requestLimit is how often a peer may ask who we are. One does once, some
 	// every few minutes.
 	requestLimit = rate{every: time.Second, burst: 20}
-	// refusalLimit is how many streams of a peer are refused before its connection
-	// is closed. A refusal costs little, but not nothing.
-	refusalLimit = rate{every: 100 * time.Millisecond, burst: 20}
 )
 
 const (
@@ -69,11 +66,11 @@ func (b *bucket) full(now time.Time) bool { return !b.refilled.After(now) }
 
 // A budget is what one peer may still ask. It outlives the peer's connections.
 type budget struct {
-	pushes, requests, refusals bucket
+	pushes, requests bucket
 }
 
 func (b *budget) full(now time.Time) bool {
-	return b.pushes.full(now) && b.requests.full(now) && b.refusals.full(now)
+	return b.pushes.full(now) && b.requests.full(now)
 }
 
 // ledger keeps buckets or budgets. One that is full says nothing and need not be kept.

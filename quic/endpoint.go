@@ -58,7 +58,8 @@ const (
 	defaultWide = 128
 
 	// defaultIncomingStreams is how many streams the remote may have open: as many as
-	// host.Limits lets a peer have. An idle one takes about 3 KiB.
+	// host.Limits lets a peer have. An idle one takes about 3 KiB, and one that was not
+	// accepted yet, for which nobody is charged, 4 KiB.
 	defaultIncomingStreams = 1024
 
 	// incomingUniStreams are those in one direction. libp2p has none; HTTP/3 has three
@@ -81,7 +82,7 @@ type EndpointConfig struct {
 	Key peer.PrivateKey
 
 	// MaxIncomingStreams is how many streams the remote of one connection may have
-	// open. Default 1024.
+	// open; who opens more waits. Default 1024; kith.Start wants fewer.
 	MaxIncomingStreams int
 
 	// MaxOpening is how many connections may have begun of which the first flight is not

@@ -102,6 +102,7 @@ func (s *Session) receive(record []byte) *SessionError {
 		}
 		if st := in.opened; st != nil {
 			in.opened = nil
+			in.wake() // accept can take its time
 			s.accept(st)
 		}
 	}

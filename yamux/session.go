@@ -75,9 +75,10 @@ func New(c Conn, client bool, cfg Config) *Session {
 
 // Serve runs the session until it ends and returns why, always a
 // *SessionError. It calls accept for each stream that the peer opens, from the
-// goroutine that reads the connection: accept must not block, and what it does
-// with the stream must not either, as Reset never does. If accept is nil the
-// peer's streams are refused. Serve is called once.
+// goroutine that reads the connection: while accept blocks nothing is read, which holds
+// the peer up, so it must not wait for the peer, and what it does with the stream must
+// not either; Reset never does. If accept is nil the peer's streams are refused. Serve
+// is called once.
 func (s *Session) Serve(accept func(*Stream)) error {
 	s.mu.Lock()
 	if s.serving || s.err != nil {

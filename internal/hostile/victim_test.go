@@ -154,6 +154,11 @@ func (d *diary) note(e host.Event) {
 		kind, text = "closed", e.Err.Error()
 	case host.StreamRefused:
 		kind, text = "stream refused", e.Err.Error()
+	case host.StreamEnded:
+		if e.Err == nil {
+			return
+		}
+		kind, text = "stream failed", e.Err.Error()
 	case host.HandlerPanicked:
 		kind, text = "panic", fmt.Sprintf("%v\n%s", e.Value, e.Stack)
 	default:
