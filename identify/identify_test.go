@@ -551,7 +551,7 @@ func TestPushFlood(t *testing.T) {
 		if got := all(seen); len(got) != pushLimit.burst {
 			t.Errorf("%d pushes were read, want %d", len(got), pushLimit.burst)
 		}
-		if took := time.Since(begin); took < time.Second || refused < int(closed.Load())-pushLimit.burst-1 {
+		if took := time.Since(begin); took < time.Second || refused < 100 {
 			t.Errorf("the connection was closed after %v and %d pushes, of which %d were refused", took, closed.Load(), refused)
 		}
 		synctest.Wait()
