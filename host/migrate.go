@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -174,44 +175,49 @@ func (h *Host) choose(ctx context.Context, current, candidate *Conn) {
 		better = migrateBetter
 	}
 	candidate.askForEnd(ctx) // it is on trial, so that the remote does not use it either
-	paths, silent := compare(ctx, candidate, current)
+	paths, failed, err := compare(ctx, candidate, current)
+	silent := errors.Is(err, errUnanswered)
 	switch {
-	case silent == candidate: // it let us connect and lets nothing else through
+	case failed == candidate && silent: // it let us connect and lets nothing else through
 		candidate.CloseWithCode(ConnCodeSupplanted)
-	case silent == current || better(paths[1], paths[0]):
+	case failed == current && silent, current.ended.Load(), err == nil && better(paths[1], paths[0]):
 		h.prefer(candidate, current)
-	default:
+	default: // it is no better, or nobody knows
 		h.dismiss(candidate)
 	}
 }
 
+// errUnanswered tells that a connection did not answer within migrateTrip.
+var errUnanswered = errors.New("host: no answer")
+
 // compare gives the medians of some round trips of two connections, taken in turns, so
-// that both are under the same load. It ends with the first that does not answer.
-func compare(ctx context.Context, a, b *Conn) (paths [2]MigratePath, silent *Conn) {
+// that both are under the same load. It ends with the first that fails.
+func compare(ctx context.Context, a, b *Conn) (paths [2]MigratePath, failed *Conn, err error) {
 	paths = [2]MigratePath{{Conn: a}, {Conn: b}}
 	var trips [2][migrateTrips]time.Duration
 	for n := range migrateTrips {
 		for i, path := range paths {
-			took, err := path.Conn.trip(ctx)
-			if err != nil {
-				return paths, path.Conn
+			if trips[i][n], err = path.Conn.trip(ctx); err != nil {
+				return paths, path.Conn, err
 			}
-			trips[i][n] = took
 		}
 	}
 	for i := range paths {
 		slices.Sort(trips[i][:])
 		paths[i].RTT = trips[i][migrateTrips/2]
 	}
-	return paths, nil
+	return paths, nil, nil
 }
 
-// trip measures one round trip.
+// trip measures one round trip. Where no stream can be opened, nothing is known.
 func (c *Conn) trip(ctx context.Context) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, migrateTrip)
+	limit, cancel := context.WithTimeout(ctx, migrateTrip)
 	defer cancel()
 	start := time.Now()
-	err := c.probe(ctx)
+	err := c.probe(limit)
+	if err != nil && limit.Err() != nil && ctx.Err() == nil {
+		err = errUnanswered
+	}
 	return max(time.Since(start), 1), err
 }
 

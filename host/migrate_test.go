@@ -2,8 +2,10 @@ package host_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,7 @@ import (
 type guise struct {
 	*memory.Transport
 	delays map[multiaddr.Code]time.Duration // of each write, by the last component
+	wrong  map[multiaddr.Code]*atomic.Int32
 }
 
 // plain is the memory address behind addr, and what is special about it.
@@ -46,7 +49,7 @@ func (g guise) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, progres
 func (g guise) disguise(tc host.TransportConn, addr multiaddr.Addr, kind multiaddr.Code) host.TransportConn {
 	tc.LocalAddr, tc.RemoteAddr, tc.Limited = addr, addr, kind == multiaddr.P2PCircuit
 	if tc.Mux != nil {
-		tc.Mux = slowMux{tc.Mux, g.delays[kind]}
+		tc.Mux = slowMux{tc.Mux, g.delays[kind], g.wrong[kind]}
 	}
 	return tc
 }
@@ -83,16 +86,32 @@ func (i guiseIncoming) Upgrade(ctx context.Context, progress func(host.Stage)) (
 	return i.l.guise.disguise(tc, i.l.addr, last.Code()), err
 }
 
-// A slowMux has streams whose writes take a while.
+// A slowMux has streams whose writes take a while, until something goes wrong.
 type slowMux struct {
 	host.MuxedConn
 	delay time.Duration
+	wrong *atomic.Int32 // nil: nothing
 }
 
+const (
+	wrongSilent = 1 // what is written does not arrive
+	wrongFull   = 2 // no stream can be opened
+)
+
 func (m slowMux) OpenStream(ctx context.Context) (host.MuxedStream, error) {
+	if m.wrong != nil && m.wrong.Load() == wrongFull {
+		return nil, errors.New("no more streams")
+	}
 	s, err := m.MuxedConn.OpenStream(ctx)
+	if m.wrong != nil && m.wrong.Load() == wrongSilent && err == nil {
+		return silentStream{s}, nil
+	}
 	return slowStream{s, m.delay}, err
 }
+
+type silentStream struct{ host.MuxedStream }
+
+func (s silentStream) Write(p []byte) (int, error) { return len(p), nil }
 
 func (m slowMux) Serve(accept func(host.MuxedStream)) error {
 	return m.MuxedConn.Serve(func(s host.MuxedStream) { accept(slowStream{s, m.delay}) })
@@ -110,7 +129,7 @@ func (s slowStream) Write(p []byte) (int, error) {
 
 // guises makes two hosts of which the second listens at addrs, and the first does not
 // know where.
-func guises(t *testing.T, migrate host.Migrate, delays map[multiaddr.Code]time.Duration, addrs ...string) (a, b *host.Host) {
+func guises(t *testing.T, migrate host.Migrate, delays map[multiaddr.Code]time.Duration, wrong map[multiaddr.Code]*atomic.Int32, addrs ...string) (a, b *host.Host) {
 	network := new(memory.Network)
 	start := func() *host.Host {
 		key := testkit.Key(t)
@@ -118,7 +137,7 @@ func guises(t *testing.T, migrate host.Migrate, delays map[multiaddr.Code]time.D
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := host.New(host.Config{Identity: key, Transports: []host.Transport{guise{transport, delays}}, Migrate: migrate})
+		h, err := host.New(host.Config{Identity: key, Transports: []host.Transport{guise{transport, delays, wrong}}, Migrate: migrate})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +205,7 @@ func TestMigration(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, b := guises(t, c.migrate, c.delays, c.from, c.to)
+				a, b := guises(t, c.migrate, c.delays, nil, c.from, c.to)
 				from, to := multiaddr.MustParse(c.from), multiaddr.MustParse(c.to)
 				conn, err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: []multiaddr.Addr{from}})
 				if err != nil {
@@ -231,5 +250,47 @@ func TestMigration(t *testing.T) {
 	}
 	if asked == 0 {
 		t.Error("the program was not asked")
+	}
+}
+
+// A connection whose round trips cannot be measured stays, unless it is silent while the
+// new one answers; and a new one that cannot be measured is not better.
+func TestMigrationWithoutMeasurement(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind  multiaddr.Code // of the connection with which something is wrong
+		wrong int32
+		moves bool
+	}{
+		"the old one is silent":            {multiaddr.TCP, wrongSilent, true},
+		"the old one opens no streams":     {multiaddr.TCP, wrongFull, false},
+		"the new one is silent":            {multiaddr.QUICV1, wrongSilent, false},
+		"the new one opens no streams":     {multiaddr.QUICV1, wrongFull, false},
+		"nothing is wrong with either one": {multiaddr.QUICV1, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const tcp, quic = "/ip4/1.2.3.4/tcp/4007", "/ip4/1.2.3.4/udp/4008/quic-v1"
+				wrong := new(atomic.Int32)
+				a, b := guises(t, host.Migrate{}, map[multiaddr.Code]time.Duration{multiaddr.TCP: 20 * time.Millisecond, multiaddr.QUICV1: time.Millisecond},
+					map[multiaddr.Code]*atomic.Int32{c.kind: wrong}, tcp, quic)
+				conn, err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: []multiaddr.Addr{multiaddr.MustParse(tcp)}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				open(t, a, b)
+				a.Identified(conn, host.PeerInfo{Addrs: []multiaddr.Addr{multiaddr.MustParse(tcp), multiaddr.MustParse(quic)}}, false)
+				time.Sleep(10 * time.Second)
+				wrong.Store(c.wrong)
+				time.Sleep(20 * time.Second) // it is dialed after 15 s
+				wrong.Store(0)
+				want := tcp
+				if c.moves {
+					want = quic
+				}
+				if _, over := open(t, a, b); over != want {
+					t.Errorf("a new stream goes over %s, want %s", over, want)
+				}
+			})
+		})
 	}
 }
