@@ -102,6 +102,9 @@ func TestNames(t *testing.T) {
 		{"/ip4/127.0.0.1/tcp/0/ws", "/ip4/127.0.0.1/tcp/%d/tls/ws", client, "TLS"},
 	} {
 		t.Run(c.dial, func(t *testing.T) {
+			if strings.HasPrefix(c.listen, "/ip6") && !testkit.HasIPv6(t) {
+				return
+			}
 			b := newHost(t, websocket.Config{TLS: server}, c.listen)
 			if got, want := b.Addrs()[0].String(), strings.Replace(c.listen, "/wss", "/tls/ws", 1); got != strings.Replace(want, "tcp/0", fmt.Sprint("tcp/", port(t, b.Addrs()[0])), 1) {
 				t.Errorf("listening on %s is told as %s", c.listen, got)

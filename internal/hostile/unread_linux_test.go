@@ -52,10 +52,11 @@ func TestUnread(t *testing.T) {
 		}
 		attackers = append(attackers, s)
 	}
-	now, grown := v.level(), mapped()-calm
+	now, grown := v.level(), int64(mapped())-int64(calm)
 	t.Logf("%d streams of %d peers that do not read hold %.1f MiB of heap, %.1f MiB of memory", peers*streams, peers, mib(now.heap, before.heap), float64(grown)/(1<<20))
-	if limit := uint64(peers * streams * 3 * initialWindow / 4); now.heap-before.heap > limit || grown > maxGrowth {
-		t.Errorf("%d bytes of heap and %d of memory, want at most %d and %d", now.heap-before.heap, grown, limit, maxGrowth)
+	heap := int64(now.heap) - int64(before.heap)
+	if limit := int64(peers * streams * 3 * initialWindow / 4); heap > limit || grown > maxGrowth {
+		t.Errorf("%d bytes of heap and %d of memory, want at most %d and %d", heap, grown, limit, maxGrowth)
 	}
 	check(t, echoOnce(t.Context(), h, v.ID()))
 	for _, s := range attackers {

@@ -39,8 +39,10 @@ func Took(f func()) time.Duration {
 			}
 		}
 	}()
-	f()
-	close(done)
+	func() {
+		defer close(done) // f may end the test
+		f()
+	}()
 	<-counted
 	return time.Duration(beats) * beat
 }
