@@ -187,7 +187,7 @@ func TestTampering(t *testing.T) {
 					<-done
 				}
 				synctest.Wait()
-				if now := v.level(); now.goroutines > before.goroutines || now.usage.Conns+now.usage.HalfOpen+now.usage.UnnegotiatedStreams > 0 ||
+				if now := v.level(); now.goroutines > before.goroutines+teller || now.usage.Conns+now.usage.HalfOpen+now.usage.UnnegotiatedStreams > 0 ||
 					now.heap > before.heap+heapSlack {
 					t.Errorf("left behind: %+v, before it was %+v", now, before)
 				}
