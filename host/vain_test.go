@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,7 +61,7 @@ type scriptedStream struct {
 	said  []byte
 	reset bool
 
-	code    uint32
+	code    atomic.Uint32
 	expired chan struct{} // closed at the read deadline
 	timer   *time.Timer
 }
@@ -94,7 +95,7 @@ func (s *scriptedStream) Close() error      { return nil }
 func (s *scriptedStream) CloseRead() error  { return nil }
 func (s *scriptedStream) CloseWrite() error { return nil }
 func (s *scriptedStream) Reset(code uint32) error {
-	s.code = code
+	s.code.Store(code)
 	return nil
 }
 func (s *scriptedStream) SetDeadline(t time.Time) error    { return s.SetReadDeadline(t) }
@@ -156,7 +157,7 @@ func TestExpectedStreams(t *testing.T) {
 		}
 		refused := func() (n int) {
 			for _, s := range streams {
-				if s.code == CodeResourceLimit {
+				if s.code.Load() == CodeResourceLimit {
 					n++
 				}
 			}
