@@ -182,18 +182,22 @@ func testExchanges(t *testing.T, pair pair, stack stack, keyType string) {
 	}
 	server := listener.run(t, "listen", "--listen="+stack.listen(), "--security="+security, "--key-type="+keyType)
 	listening := await[peercmd.Listening](t, server)
-	// js-libp2p does not always take the reset of go-libp2p's data channels for one; it takes Kith's.
-	control := stack.transport == "webrtc-direct" && dialer.name != "kith" && listener.name != "kith"
-	hearsReset := !slices.Contains(dialer.deaf, stack.transport) && !control
-	do := "identify,ping,echo,halfclose,reset,abort,push,perf"
-	if !hearsReset {
-		do = strings.Replace(do, "reset,", "", 1)
+	do := []string{"identify", "ping", "echo", "halfclose", "reset", "abort", "push", "perf"}
+	switch {
+	case stack.transport == "webrtc-direct" && dialer.name != "kith" && listener.name != "kith":
+		// Between go-libp2p and js-libp2p the end of a stream gets lost now and then, be it closed or reset.
+		do = do[:3]
+	case slices.Contains(dialer.deaf, stack.transport):
+		do = slices.DeleteFunc(do, func(name string) bool { return name == "reset" })
 	}
 	client := dialer.run(t, "dial", "--security="+security, "--key-type="+keyType, "--peer="+listening.Addrs[0],
-		"--do="+do, fmt.Sprintf("--bytes=%d", size), fmt.Sprintf("--download=%d", size))
+		"--do="+strings.Join(do, ","), fmt.Sprintf("--bytes=%d", size), fmt.Sprintf("--download=%d", size))
 
 	// The exchanges build on each other, so the first that fails is the last.
 	step := func(name string, check func(*testing.T)) {
+		if slices.Contains(peercmd.Exchanges, name) && !slices.Contains(do, name) {
+			return
+		}
 		if !t.Run(name, check) {
 			t.FailNow()
 		}
@@ -235,14 +239,11 @@ func testExchanges(t *testing.T, pair pair, stack stack, keyType string) {
 	})
 	codes := dialer.codes && listener.codes && !slices.Contains(dialer.lost, stack.transport) && !slices.Contains(listener.lost, stack.transport)
 	step("reset", func(t *testing.T) {
-		if !hearsReset {
-			return
-		}
 		checkCode(t, await[peercmd.Reset](t, client).Code, peercmd.ResetCode, codes)
 	})
 	step("abort", func(t *testing.T) {
 		await[peercmd.Abort](t, client)
-		if !listener.aborts || slices.Contains(listener.deaf, stack.transport) || control {
+		if !listener.aborts || slices.Contains(listener.deaf, stack.transport) {
 			return
 		}
 		aborted := await[peercmd.Aborted](t, server)
