@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -216,6 +217,10 @@ func (c *Conn) accept(mux MuxedStream, serveNext func()) {
 		}
 	}
 	go serveNext()
+	// This is the goroutine that takes in all streams of this connection. All others that
+	// can run do so before it takes in the next, so that when the processor is what everybody
+	// waits for, each connection gets its turn, however many streams a remote opens.
+	runtime.Gosched()
 }
 
 // takeAccepted takes the stream for which this goroutine was started, or one that

@@ -279,7 +279,7 @@ func newTarget(t testing.TB, over string) (*victim, visitor) {
 
 // inNetwork runs the test again in a process with a network namespace of its own.
 func inNetwork(t *testing.T) {
-	args := []string{"-test.run=^TestAttacks$", "-test.v=true"}
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.v=true"}
 	deadline, _ := t.Deadline()
 	args = append(args, fmt.Sprintf("-test.timeout=%v", time.Until(deadline)))
 	flag.Visit(func(f *flag.Flag) {
@@ -288,7 +288,7 @@ func inNetwork(t *testing.T) {
 		}
 		if f.Name == "test.run" {
 			if _, sub, ok := strings.Cut(f.Value.String(), "/"); ok {
-				args[0] = "-test.run=^TestAttacks$/" + sub
+				args[0] += "/" + sub
 			}
 		}
 	})

@@ -35,7 +35,8 @@ type order struct {
 	Reset bool   // the stream is reset at once
 	Again bool   // whoever is sent away comes again
 
-	Over string // of the attacks in onslaught_linux_test.go: "tcp" or "quic"
+	Over   string // of the attacks in onslaught_linux_test.go: "tcp" or "quic"
+	Memory int    // of "serve": the budget, in MiB
 }
 
 // orderEnv holds the order of a process that is a gang.
@@ -80,7 +81,19 @@ type gang struct {
 // hire starts a gang; it waits for begin.
 func hire(t testing.TB, v *victim, o order) *gang {
 	t.Helper()
-	o.Addr = v.port
+	return hireAgainst(t, v.port, o)
+}
+
+// hireFor is hire for a victim in another process.
+func hireFor(t testing.TB, f *far, o order) *gang {
+	t.Helper()
+	port, _, _ := f.info.Addrs[0].AddrPort()
+	return hireAgainst(t, port, o)
+}
+
+func hireAgainst(t testing.TB, port netip.AddrPort, o order) *gang {
+	t.Helper()
+	o.Addr = port
 	if len(o.From) == 0 {
 		o.From = []netip.Addr{netip.MustParseAddr("127.0.0.2")}
 	}
@@ -88,20 +101,27 @@ func hire(t testing.TB, v *victim, o order) *gang {
 	check(t, err)
 	g := &gang{t: t, cmd: exec.Command(os.Args[0]), lines: make(chan string, 64)}
 	g.cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	g.start()
+	return g
+}
+
+// start starts the process, which ends with the test.
+func (g *gang) start() {
+	g.t.Helper()
 	g.cmd.Stderr = os.Stderr
+	var err error
 	g.in, err = g.cmd.StdinPipe()
-	check(t, err)
+	check(g.t, err)
 	out, err := g.cmd.StdoutPipe()
-	check(t, err)
-	check(t, g.cmd.Start())
+	check(g.t, err)
+	check(g.t, g.cmd.Start())
 	go func() {
 		defer close(g.lines)
 		for scan := bufio.NewScanner(out); scan.Scan(); {
 			g.lines <- scan.Text()
 		}
 	}()
-	t.Cleanup(g.leave)
-	return g
+	g.t.Cleanup(g.leave)
 }
 
 func (g *gang) begin() { fmt.Fprintln(g.in, "go") }
@@ -163,6 +183,9 @@ var attacks = map[string]func(order) error{
 	"churn":   churnAttack,
 	"storm":   stormAttack,
 	"unread":  unreadAttack,
+	"greed":   greedAttack,
+
+	"serve": serveOrder, // not an attack: the victim
 }
 
 // dial connects attacker number i.

@@ -26,6 +26,9 @@ type line interface {
 	// fill opens an echo stream and sends what the host takes without anybody reading.
 	fill() error
 
+	// greed opens another stream for each that has ended, Rate at a time.
+	greed(o order, ended func()) error
+
 	close()
 }
 
