@@ -143,7 +143,7 @@ func serveOrder(o order) error {
 func wired(over string, key peer.PrivateKey, l host.Limits) (t host.Transport, listen string, err error) {
 	streams := min(l.InboundStreamsPerPeer, math.MaxInt32)
 	if over == "quic" {
-		endpoint := quic.NewEndpoint(quic.EndpointConfig{Key: key, MaxIncomingStreams: streams, MaxOpening: l.HalfOpening(), MaxWide: max(l.Memory/(8<<20), 1)})
+		endpoint := quic.NewEndpoint(quic.EndpointConfig{Key: key, MaxIncomingStreams: max(1, streams/4), MaxOpening: l.HalfOpening(), MaxWide: max(l.Memory/(8<<20), 1)})
 		t, err = quic.New(quic.Config{Key: key, Endpoint: endpoint})
 		return t, "/ip4/" + victimAddress + "/udp/0/quic-v1", err
 	}

@@ -42,7 +42,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 					o.Over = over
 					g := hireFor(t, f, o)
 					g.begin()
-					g.report("begun")
+					begun := g.report("begun")
 					var ts times
 					for end := time.Now().Add(span); len(ts.ok)+len(ts.failed) < 3 || time.Now().Before(end); {
 						ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -50,7 +50,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 						cancel()
 					}
 					most := f.resident()
-					t.Logf("%s over %s, budget %d MiB: %.0f MiB at most, %.0f before; honest: %v", a.name, over, mib, most, calm, ts)
+					t.Logf("%s over %s, budget %d MiB: %.0f MiB at most, %.0f before; attackers %s; honest: %v", a.name, over, mib, most, calm, begun, ts)
 					if limit := 1.25*float64(mib) + 32; most > limit {
 						t.Errorf("the process had %.0f MiB, want at most %.0f", most, limit)
 					}

