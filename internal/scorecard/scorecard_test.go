@@ -34,6 +34,7 @@ var rows = []row{
 	{1, "10,000 half-open connections of one address at each stage: memory at most +64 MiB, at most 2,000 goroutines, honest p99 at most twice idle, all gone in 15 s", "internal/hostile", "TestFloodAtEachStage", []string{"-hostile.full"}, `attacked: .*`},
 	{2, "the same of 4,096 addresses: memory within the budget, at least 99 % of the honest served", "internal/hostile", "TestSilenceOfManyAddresses/.*4096", []string{"-hostile.full"}, `attacked: .*`},
 	{3, "six peers fill windows that nobody reads, of 64 MiB: the memory for streams, 16 MiB, is never used up", ".", "TestUnreadIsShared", nil, `at most .* taken`},
+	{3, "the process at budgets of 32, 64, 128 and 512 MiB: at most 1.25 × the budget and 32 MiB", "internal/hostile", "TestMemoryUnderAttack", []string{"-hostile.full", "-hostile.memory=32,64,128,512"}, `.* MiB at most.*`},
 	{4, "charged memory within 0.67 to 1.5 of the heap", ".", "TestAccounting", nil, `each takes .*`},
 	{5, "at most 10 µs of CPU for a stream opened and reset; the end after 1,000 in 10 s", "internal/hostile", "TestRapidReset", []string{"-hostile.full"}, `looked at .*`},
 	{6, "an idle connection: at most 24 KiB over TCP, 48 KiB over QUIC, 3 goroutines", ".", "TestMemoryBudget", nil, `\d+ bytes of heap.*`},
@@ -44,7 +45,7 @@ var rows = []row{
 	{33, "traffic again after a change of network: QUIC p50 1 s, p99 5 s, TCP 10 s", "internal/roam", "TestFigures", []string{"-moves=20"}, `: (\w+ \w+: \d+ moves.*)`},
 	{36, "Close within 1 s from every state, nothing left, over TCP", "tcp", "TestClosing", nil, `closed within .*`},
 	{36, "the same over QUIC", "quic", "TestClosing", nil, `closed within .*`},
-	{37, "16 peers who do not read, others served as before: honest streams at least 99 %, p99 at most 3 × idle or 25 ms", "internal/hostile", "TestAttacks/.*do_not_read", []string{"-hostile.full"}, `\| .* \|`},
+	{37, "one who takes too much and 99 honest who ask for twice what the host can do: at least 80 % of their fair share, p99 at most 3 × what it is without that one", "internal/hostile", "TestFairness", []string{"-hostile.full"}, `capacity .*`},
 }
 
 func root(t *testing.T) string {
