@@ -10,6 +10,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 
 const ECHO = '/kith-interop/echo/1'
+const PING = '/ipfs/ping/1.0.0'
 const CHUNK = 64 * 1024
 const PINGS = 5
 const STREAMS = 16
@@ -46,6 +47,8 @@ globalThis.exchange = async (address, bytes) => {
 
     result.pingMillis = []
     for (let i = 0; i < PINGS; i++) {
+      // js-libp2p opens no second stream for pings before the first has ended, and that is after its answer.
+      await Promise.all(connection.streams.filter(s => s.protocol === PING).map(ended))
       result.pingMillis.push(await node.services.ping.ping(connection.remotePeer))
     }
 
@@ -60,6 +63,11 @@ globalThis.exchange = async (address, bytes) => {
   }
   await node?.stop().catch(err => { result.error ??= `stop: ${describe(err)}` })
   return result
+}
+
+// ended waits until a stream, which has not ended yet, has.
+function ended (stream) {
+  return new Promise(resolve => stream.addEventListener('close', resolve, { once: true }))
 }
 
 async function echo (connection, size) {
