@@ -126,7 +126,7 @@ func kernel() string {
 // telling gives what of a message tells where the machine is; "": nothing.
 func telling(m *syscall.NetlinkMessage) string {
 	b := m.Data
-	var head []byte
+	var head, attrs []byte
 	var kept []uint16
 	switch {
 	case m.Header.Type == syscall.RTM_NEWLINK && len(b) >= syscall.SizeofIfInfomsg:
@@ -137,25 +137,30 @@ func telling(m *syscall.NetlinkMessage) string {
 			return "" // not in use yet
 		}
 		head = append(slices.Clone(b[:2]), b[4:8]...) // family, prefix length; interface
+		attrs = b[syscall.SizeofIfAddrmsg:]
 		kept = []uint16{syscall.IFA_ADDRESS, syscall.IFA_LOCAL}
 	case m.Header.Type == syscall.RTM_NEWROUTE && len(b) >= syscall.SizeofRtMsg:
 		if flags := binary.NativeEndian.Uint32(b[8:]); flags&rtmCloned != 0 || b[4] == syscall.RT_TABLE_LOCAL {
 			return "" // the addresses tell that
 		}
 		head = append(slices.Clone(b[:2]), b[4], b[7]) // family, prefix length, table, type
+		attrs = b[syscall.SizeofRtMsg:]
 		kept = []uint16{syscall.RTA_DST, syscall.RTA_GATEWAY, syscall.RTA_OIF, syscall.RTA_PRIORITY}
 	default:
 		return ""
 	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return ""
-	}
-	for _, a := range attrs {
-		if slices.Contains(kept, a.Attr.Type) {
-			head = binary.NativeEndian.AppendUint16(head, a.Attr.Type)
-			head = append(head, a.Value...)
+	// Not syscall.ParseNetlinkRouteAttr, which panics where the last one is not padded.
+	for len(attrs) >= syscall.SizeofRtAttr {
+		size, kind := int(binary.NativeEndian.Uint16(attrs)), binary.NativeEndian.Uint16(attrs[2:])
+		if size < syscall.SizeofRtAttr || size > len(attrs) {
+			return ""
 		}
+		if slices.Contains(kept, kind) {
+			head = binary.NativeEndian.AppendUint16(head, kind)
+			head = append(head, attrs[syscall.SizeofRtAttr:size]...)
+		}
+		padded := (size + syscall.RTA_ALIGNTO - 1) &^ (syscall.RTA_ALIGNTO - 1)
+		attrs = attrs[min(padded, len(attrs)):]
 	}
 	return hex.EncodeToString(head)
 }
