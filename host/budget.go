@@ -51,7 +51,7 @@ type budget struct {
 	used     atomic.Int64
 	growing  atomic.Int64 // of used: windows beyond what a muxer must grant; at most half
 	shedding atomic.Bool
-	watched  atomic.Bool             // see collect.go
+	garbage  garbage
 	most     atomic.Pointer[largest] // as of the last look; nil: there was enough since
 	holds    holds                   // see Stream.Take
 

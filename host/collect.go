@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,43 +22,52 @@ const (
 	collectLook  = time.Second
 )
 
+// garbage is how the budget notices that. Only one look at a time uses it.
+type garbage struct {
+	watched atomic.Bool   // somebody looks, now and again
+	most    int64         // bytes that were held since the last collection
+	wait    time.Duration // until the next one may be
+}
+
 // held is called when used bytes are held, with whatever locks there are.
 func (b *budget) held(used int64) {
-	if used > collectMin && !b.watched.Load() && b.watched.CompareAndSwap(false, true) && !b.spawn(b.watch) {
-		b.watched.Store(false)
+	if used > collectMin && !b.garbage.watched.Load() && b.garbage.watched.CompareAndSwap(false, true) {
+		b.lookAgain()
 	}
 }
 
-// watch runs for as long as a lot is held.
-func (b *budget) watch(ctx context.Context) {
-	defer b.watched.Store(false)
-	look := time.NewTicker(collectLook)
-	defer look.Stop()
-	var most int64
-	for wait := time.Duration(0); ; wait -= collectLook {
-		select {
-		case <-ctx.Done():
+// lookAgain looks after a while, in which there is no goroutine for it.
+func (b *budget) lookAgain() {
+	time.AfterFunc(collectLook, func() {
+		if !b.spawn(b.collect) {
+			b.garbage.watched.Store(false)
+		}
+	})
+}
+
+// collect has garbage collected if there is enough, and looks again while a lot is held.
+func (b *budget) collect(context.Context) {
+	g, used := &b.garbage, b.used.Load()
+	g.most = max(g.most, used)
+	g.wait = max(g.wait-collectLook, 0)
+	switch given := g.most - used; {
+	case given < max(collectMin, g.most/2):
+		if used <= collectMin {
+			g.most = 0
+			g.watched.Store(false)
 			return
-		case <-look.C:
 		}
-		used := b.used.Load()
-		most = max(most, used)
-		switch garbage := most - used; {
-		case garbage < max(collectMin, most/2):
-			if used <= collectMin {
-				return
-			}
-		case wait <= 0:
-			if worthwhile(garbage) {
-				runtime.GC()
-			}
-			most, wait = used, collectEvery
+	case g.wait == 0:
+		if worthwhile(given) {
+			runtime.GC()
 		}
+		g.most, g.wait = used, collectEvery
 	}
+	b.lookAgain()
 }
 
-func worthwhile(garbage int64) bool {
+func worthwhile(given int64) bool {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return uint64(garbage) >= m.HeapAlloc/collectShare
+	return uint64(given) >= m.HeapAlloc/collectShare
 }

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,13 +14,10 @@ import (
 // What was held and given back is collected, once, and nobody looks when little is held.
 func TestGarbageIsCollected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		watchers := 0
+		var looks atomic.Int32
 		b := newBudget(Limits{StreamMemory: 1 << 30}, func(f func(context.Context)) bool {
-			watchers++
-			go func() {
-				f(t.Context())
-				watchers--
-			}()
+			looks.Add(1)
+			go f(t.Context())
 			return true
 		}, nil, func(*LimitError) {}, func(*LimitError) {})
 		var a Account
@@ -36,28 +34,36 @@ func TestGarbageIsCollected(t *testing.T) {
 			return m.NumForcedGC
 		}
 		take(collectMin)
-		if collections(); watchers != 0 {
-			t.Error("somebody looks when no more than collectMin is held")
+		time.Sleep(time.Minute)
+		if n := looks.Load(); n != 0 {
+			t.Errorf("%d looks when no more than collectMin is held", n)
 		}
 		before := collections()
 		// Far more than this test's heap, so that it is worth while.
 		take(255 << 20)
 		take(1)
 		time.Sleep(2 * collectLook)
-		if n := collections(); n != before || watchers != 1 {
-			t.Errorf("%d collections while it is held, %d who look", n-before, watchers)
+		if n := collections(); n != before || looks.Load() == 0 {
+			t.Errorf("%d collections while it is held, after %d looks", n-before, looks.Load())
+		}
+		// ends tells whether nobody looks any more.
+		ends := func() bool {
+			before := looks.Load()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			return looks.Load() == before
 		}
 		a.Release(a.Used())
 		time.Sleep(2 * collectLook)
-		if n := collections(); n != before+1 || watchers != 0 {
-			t.Errorf("%d collections when it was given back, want 1, and %d who look", n-before, watchers)
+		if n := collections(); n != before+1 || !ends() {
+			t.Errorf("%d collections when it was given back, want 1, and an end", n-before)
 		}
 		take(collectMin + 1)
-		time.Sleep(collectLook + 1)
+		time.Sleep(2 * collectLook)
 		a.Release(collectMin / 2)
 		time.Sleep(2 * collectLook)
-		if n := collections(); n != before+1 || watchers != 0 {
-			t.Errorf("%d collections for little, and %d who look", n-before-1, watchers)
+		if n := collections(); n != before+1 || !ends() {
+			t.Errorf("%d collections for little, want an end", n-before-1)
 		}
 	})
 }
