@@ -42,7 +42,7 @@ func TestFairness(t *testing.T) {
 			capacity := saturated.rate()
 			calm := c.ask(t, span, 2*capacity)
 			g := hireFor(t, f, order{Attack: "greed", N: 1, Rate: 1000, Over: over, From: []netip.Addr{netip.MustParseAddr("44.3.0.1")},
-				Bytes: append(propose("/work/1"), make([]byte, workSize)...)})
+				Bytes: append(propose("/task/1"), make([]byte, workSize)...)})
 			g.begin()
 			g.report("begun")
 			attacked := c.ask(t, span, 2*capacity)
@@ -161,7 +161,7 @@ func (c *throng) ask(t testing.TB, span time.Duration, rate float64) answers {
 }
 
 func askOnce(ctx context.Context, h *host.Host, f *far) error {
-	s, err := h.NewStream(ctx, f.info.ID, "/work/1")
+	s, err := h.NewStream(ctx, f.info.ID, "/task/1")
 	if err != nil {
 		return err
 	}

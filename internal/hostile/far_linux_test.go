@@ -129,7 +129,7 @@ func serveOrder(o order) error {
 		return err
 	}
 	h.Handle("/echo/1", echo)
-	h.Handle("/work/1", work)
+	h.Handle("/task/1", work)
 	ping.Serve(h)
 	perf.Serve(h)
 	identify.Start(h, identify.Config{})
@@ -163,7 +163,7 @@ func wired(over string, key peer.PrivateKey, l host.Limits) (t host.Transport, l
 	return t, "/ip4/" + victimAddress + "/tcp/0", err
 }
 
-// request and answer of "/work/1", in bytes.
+// request and answer of "/task/1", in bytes.
 const workSize = 8
 
 // work takes the processor for a few hundred microseconds.
