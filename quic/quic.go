@@ -5,7 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"sync/atomic"
 
 	quicgo "github.com/quic-go/quic-go"
 
@@ -159,6 +161,7 @@ type incoming struct {
 	transport *Transport
 	qc        *quicgo.Conn
 	remote    multiaddr.Addr
+	closed    atomic.Bool
 }
 
 func (i *incoming) RemoteAddr() multiaddr.Addr { return i.remote }
@@ -172,8 +175,14 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (host
 	case <-i.qc.Context().Done():
 		return host.TransportConn{}, handshakeError(context.Cause(i.qc.Context()))
 	case <-ctx.Done():
+	}
+	// Both can be the case.
+	if ctx.Err() != nil {
 		i.Close()
 		return host.TransportConn{}, fmt.Errorf("quic: handshake: %w", context.Cause(ctx))
+	}
+	if i.closed.Load() {
+		return host.TransportConn{}, fmt.Errorf("quic: handshake: %w", net.ErrClosed)
 	}
 	progress(host.StageSecured)
 	return i.transport.use(i.qc, i.remote, progress)
@@ -181,6 +190,7 @@ func (i *incoming) Upgrade(ctx context.Context, progress func(host.Stage)) (host
 
 // Close ends the connection without waiting for it.
 func (i *incoming) Close() error {
+	i.closed.Store(true)
 	go i.qc.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeResourceLimit), "")
 	return nil
 }
