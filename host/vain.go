@@ -18,13 +18,13 @@ const (
 	// vainInterval is for how long a connection then waits for each: 200 a second are
 	// at most 1 % of a core.
 	vainInterval = 5 * time.Millisecond
+	// vainTurn is how many are waited for at once: to wake up costs more than a stream.
+	vainTurn = 20
 	// vainTogether is how many connections wait for so long each; more share what these
 	// would have.
-	vainTogether = 8
-	// vainPause is the longest wait before one stream, and vainNap before the connection
-	// looks whether it has ended.
+	vainTogether = 4
+	// vainPause is the longest wait.
 	vainPause = time.Second
-	vainNap   = 100 * time.Millisecond
 	// vainPatience is after how long a connection ends whose remote goes on all the same,
 	// and vainDebt when it ends at once, where waiting does not hold the remote up.
 	vainPatience = 5 * time.Second
@@ -37,6 +37,9 @@ type vain struct {
 
 	mu    sync.Mutex
 	since time.Duration // when there was nothing to make up for; negative: it was enough
+
+	pause atomic.Pointer[time.Timer] // nil until the connection waits
+	turn  int                        // streams that may be taken in at once; for Conn.accept alone
 }
 
 // add counts n more. It tells, once, when that is enough of the connection.
@@ -58,7 +61,35 @@ func (v *vain) add(n int, now time.Duration) (enough bool) {
 	return enough
 }
 
-// owes tells how long the connection has to wait before it takes one more stream.
+// owes tells how long the connection has to wait.
 func (v *vain) owes(now time.Duration) time.Duration {
 	return max(0, time.Duration(v.settled.Load())-now-vainBurst*vainInterval)
+}
+
+// wait waits, unless the connection has ended, or until it does. The part of it that is
+// for others, who wait at the same time, does not settle what the connection owes.
+func (v *vain) wait(d, others time.Duration, ended *atomic.Bool) {
+	if others > 0 {
+		v.mu.Lock()
+		v.settled.Add(int64(others))
+		v.mu.Unlock()
+	}
+	timer := v.pause.Load()
+	if timer == nil {
+		timer = time.NewTimer(d)
+		v.pause.Store(timer)
+	} else {
+		timer.Reset(d)
+	}
+	if !ended.Load() { // otherwise hurry may have come before
+		<-timer.C
+	}
+	v.turn = vainTurn
+}
+
+// hurry ends the wait of a connection that has ended.
+func (v *vain) hurry() {
+	if timer := v.pause.Load(); timer != nil {
+		timer.Reset(0)
+	}
 }

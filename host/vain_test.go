@@ -130,14 +130,50 @@ func TestResetUnansweredIsVain(t *testing.T) {
 		proposal := multistream.AppendProposal(nil, "/read/1")
 		for _, said := range [][]byte{nil, proposal[:23], proposal, append(proposal, 1)} {
 			c := h.connectIdle(t, testKey(t), DirInbound, "", "/ip4/5.6.7.8/tcp/1", nil)
-			for i := range vainBurst + 10 {
+			for i := range vainBurst + 2*vainTurn + 1 {
 				waited := c.accepts(&scriptedStream{said: said, reset: true})
 				synctest.Wait()
-				if want := i > vainBurst; waited > 0 != want {
+				if want := i > vainBurst && (i-vainBurst)%vainTurn == 0; waited > 0 != want {
 					t.Fatalf("%q: stream %d waited for %v", said, i, waited)
 				}
 			}
 			c.Close()
+		}
+	})
+}
+
+// Many who wait get no more together than a few would, and a wait ends with its connection.
+func TestVainTogether(t *testing.T) {
+	dialing(t, Config{}, func(t *testing.T, h *Host, _ *scriptedTransport) {
+		const conns = 5 * vainTogether
+		var accepted atomic.Int64
+		var all []*Conn
+		start := time.Now()
+		for range conns {
+			c := h.connectIdle(t, testKey(t), DirInbound, "", "/ip4/5.6.7.8/tcp/1", nil)
+			all = append(all, c)
+			go func() {
+				for !c.ended.Load() && time.Since(start) < vainPatience-time.Second {
+					c.accepts(&scriptedStream{reset: true})
+					accepted.Add(1)
+				}
+			}()
+		}
+		time.Sleep(time.Second) // by then all wait
+		synctest.Wait()
+		before := accepted.Load()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n, most := accepted.Load()-before, int64(2*time.Second/vainInterval)*vainTogether*3/2; n == 0 || n > most {
+			t.Errorf("%d connections had %d streams taken in, want some and at most %d", conns, n, most)
+		}
+		left := time.Now()
+		for _, c := range all {
+			c.Close()
+		}
+		synctest.Wait()
+		if took := time.Since(left); took > 0 || h.pacing.Load() > 0 {
+			t.Errorf("%v after their connections ended %d still wait", took, h.pacing.Load())
 		}
 	})
 }

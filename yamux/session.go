@@ -102,6 +102,13 @@ func (s *Session) Serve(accept func(*Stream)) error {
 			s.end(s.readFailure(err), false)
 			return s.Err()
 		}
+		select {
+		case <-s.done: // nobody is there for what still comes, however much that is
+			<-s.closed
+			s.conn.ReadRecord(nil)
+			return s.Err()
+		default:
+		}
 		if !s.heard.Load() {
 			s.heard.Store(true)
 		}

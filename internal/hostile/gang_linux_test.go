@@ -34,6 +34,7 @@ type order struct {
 	Flags uint16 // of the frame with them
 	Reset bool   // the stream is reset at once
 	Again bool   // whoever is sent away comes again
+	Wait  bool   // all have their sessions, and say "ready", before one begins
 
 	Over   string // of the attacks in onslaught_linux_test.go: "tcp" or "quic"
 	Memory int    // of "serve": the budget, in MiB
@@ -41,6 +42,9 @@ type order struct {
 
 // orderEnv holds the order of a process that is a gang.
 const orderEnv = "KITH_HOSTILE_ORDER"
+
+// told is what the test says to this process after it has begun.
+var told = make(chan string)
 
 // A gang runs as a process of its own, so that what it does to the victim's
 // process is the victim's, and its sockets do not count there. The process is
@@ -56,11 +60,13 @@ func TestMain(m *testing.M) {
 		fmt.Println("failed", err)
 		os.Exit(1)
 	}
-	stdin := bufio.NewReader(os.Stdin)
-	stdin.ReadString('\n') // it says when to begin
+	stdin := bufio.NewScanner(os.Stdin)
+	stdin.Scan() // it says when to begin
 	go func() {
-		io.Copy(io.Discard, stdin) // it ends when the test says so, or dies
-		hangUp()
+		for stdin.Scan() {
+			told <- stdin.Text()
+		}
+		hangUp() // the test says so, or has died
 		os.Exit(0)
 	}()
 	if err := attacks[o.Attack](o); err != nil {
@@ -310,6 +316,19 @@ func stagesAttack(o order) error {
 func streamsAttack(o order) error {
 	var wg sync.WaitGroup
 	var sent, sessions, refused atomic.Int64
+	var ready sync.WaitGroup
+	ready.Add(o.N)
+	begin := make(chan struct{})
+	if o.Wait {
+		go func() {
+			ready.Wait()
+			fmt.Println("ready")
+			<-told
+			close(begin)
+		}()
+	} else {
+		close(begin)
+	}
 	end := time.Now().Add(time.Duration(o.Rate) * time.Second)
 	for i := range o.N {
 		wg.Go(func() {
@@ -318,8 +337,12 @@ func streamsAttack(o order) error {
 				fmt.Println("failed", err)
 				return
 			}
+			wait := sync.OnceFunc(func() {
+				ready.Done()
+				<-begin
+			})
 			for {
-				if err := streams(o, a, i, &sent); err != nil {
+				if err := streams(o, a, i, &sent, wait); err != nil {
 					refused.Add(1)
 					<-time.After(100 * time.Millisecond)
 				} else {
@@ -337,7 +360,7 @@ func streamsAttack(o order) error {
 }
 
 // streams is one session of streamsAttack; the error says that it did not begin.
-func streams(o order, a *attacker, i int, sent *atomic.Int64) error {
+func streams(o order, a *attacker, i int, sent *atomic.Int64, wait func()) error {
 	conn, err := o.dial(i)
 	if err != nil {
 		return err
@@ -347,6 +370,7 @@ func streams(o order, a *attacker, i int, sent *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
+	wait()
 	go io.Copy(io.Discard, s.conn)
 	for {
 		var frames []frame

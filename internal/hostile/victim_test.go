@@ -93,9 +93,13 @@ func start(t testing.TB, cfg victimConfig, listen string, transport func(*upgrad
 }
 
 func echo(_ context.Context, s *host.Stream) error {
-	_, err := io.Copy(s, s)
+	b := echoes.Get().(*[4096]byte)
+	defer echoes.Put(b)
+	_, err := io.CopyBuffer(s, struct{ io.Reader }{s}, b[:])
 	return err
 }
+
+var echoes = sync.Pool{New: func() any { return new([4096]byte) }}
 
 // firehose sends without end, and sets no deadline.
 func firehose(_ context.Context, s *host.Stream) error {
