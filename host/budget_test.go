@@ -196,6 +196,12 @@ func TestLimitsFollow(t *testing.T) {
 			t.Errorf("limits change when they are resolved again: %+v", l)
 		}
 	}
+	for memory := leastMemory; memory < minMemory; memory += 64 << 10 {
+		l := Limits{Memory: memory}.Resolve(0)
+		if sum := l.ConnMemory + l.StreamMemory + l.BookMemory + l.HalfOpen*halfOpenCost + l.HalfOpening()*quicOpeningCost; sum > memory {
+			t.Errorf("of %d KiB the parts have %d", memory>>10, sum>>10)
+		}
+	}
 	big := Limits{Memory: 1 << 30}.Resolve(0)
 	if big.Conns < 12_000 || big.ConnMemory < 10_000*64<<10 || big.InboundStreamsPerPeer < 10_000 {
 		t.Errorf("1 GiB is not enough for 10,000 connections, or streams: %+v", big)
@@ -208,6 +214,10 @@ func TestLimitsFollow(t *testing.T) {
 	i := slices.IndexFunc(rows, func(r LimitRow) bool { return r.Name == "Conns" })
 	if i < 0 || rows[i].Value != 7 || rows[i].From != "set" {
 		t.Errorf("what was set is not shown: %+v", rows)
+	}
+	rows = Limits{Memory: mib, Conns: 5000}.Rows(0)
+	if from := rows[i].From; from != "set; but ConnMemory has room for 19, over TCP" {
+		t.Errorf("5000 connections in 1 MiB: %q", from)
 	}
 	for _, r := range rows {
 		if r.From == "" || r.What == "" {

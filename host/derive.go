@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -157,8 +158,8 @@ func (l Limits) check() error {
 }
 
 // HalfOpening is how many connections over QUIC may be at the very beginning, when
-// nothing is known of them but an address: one for each 512 KiB of Memory, at most 1024.
-func (l Limits) HalfOpening() int { return max(min(l.Memory/(512<<10), 1024), 16) }
+// nothing is known of them but an address: one for each 512 KiB of Memory, 8 to 1024.
+func (l Limits) HalfOpening() int { return max(min(l.Memory/(512<<10), 1024), 8) }
 
 // PeerStreamMemory is how much of StreamMemory one peer can get, in bytes.
 func (l Limits) PeerStreamMemory() int {
@@ -195,7 +196,7 @@ func (l Limits) Rows(machine int) []LimitRow {
 		memory = "the machine's memory is not known: 64 MiB"
 	}
 	add("Memory", l.Memory, r.Memory, "bytes", memory, "all that remotes cause")
-	add("ConnMemory", l.ConnMemory, r.ConnMemory, "bytes", "Memory less StreamMemory, BookMemory, 24 KiB for each of HalfOpen and 30 KiB for each of HalfOpening", "connections, at what each takes while idle")
+	add("ConnMemory", l.ConnMemory, r.ConnMemory, "bytes", "Memory less StreamMemory, BookMemory, 24 KiB for each of HalfOpen and 30 KiB for each of HalfOpening; at least an eighth", "connections, at what each takes while idle")
 	add("StreamMemory", l.StreamMemory, r.StreamMemory, "bytes", "a quarter of Memory", "streams, and what they received and nobody has read")
 	add("BookMemory", l.BookMemory, r.BookMemory, "bytes", "a sixteenth of Memory", "what is known of peers without a connection")
 	add("Conns", l.Conns, r.Conns, "", "Memory / 64 KiB", "connections, both directions")
@@ -204,12 +205,16 @@ func (l Limits) Rows(machine int) []LimitRow {
 	add("Grace", cmp.Compare(l.Grace, 0), int(r.Grace/time.Second), "s", "identify and the first streams take a few round trips", "the time that a connection has to show its use")
 	add("ConnsPerPeer", l.ConnsPerPeer, r.ConnsPerPeer, "", "one a transport, some for races", "connections with one peer")
 	add("ConnsPerIP", l.ConnsPerIP, r.ConnsPerIP, "", "an office gets in, one machine cannot take all", "inbound connections of one IPv4 address or IPv6 /56, but not loopback")
-	add("HalfOpen", l.HalfOpen, r.HalfOpen, "", "Memory / 256 KiB, at most 256", "inbound connections that have not proved who they are")
+	add("HalfOpen", l.HalfOpen, r.HalfOpen, "", "Memory / 256 KiB, 8 to 256", "inbound connections that have not proved who they are")
 	add("HalfOpenPerGroup", l.HalfOpenPerGroup, r.HalfOpenPerGroup, "", "half of HalfOpen", "those of one IPv4 /24 or IPv6 /48")
-	add("HalfOpening", 0, r.HalfOpening(), "", "Memory / 512 KiB, at most 1024", "connections over QUIC whose first flight is not complete")
-	add("InboundStreamsPerPeer", l.InboundStreamsPerPeer, r.InboundStreamsPerPeer, "", "half of StreamMemory / 8 KiB", "streams of one peer")
+	add("HalfOpening", 0, r.HalfOpening(), "", "Memory / 512 KiB, 8 to 1024", "connections over QUIC whose first flight is not complete")
+	add("InboundStreamsPerPeer", l.InboundStreamsPerPeer, r.InboundStreamsPerPeer, "", "half of StreamMemory / 8 KiB, at least 16", "streams of one peer")
 	add("PeerStreamMemory", 0, r.PeerStreamMemory(), "bytes", "half of StreamMemory", "what one peer can get of it")
-	add("UnnegotiatedStreams", l.UnnegotiatedStreams, r.UnnegotiatedStreams, "", "Memory / 64 KiB, at most 1024", "streams for which no protocol was proposed within 100 ms")
+	add("UnnegotiatedStreams", l.UnnegotiatedStreams, r.UnnegotiatedStreams, "", "Memory / 64 KiB, 64 to 1024", "streams for which no protocol was proposed within 100 ms")
 	add("UnnegotiatedStreamsPerPeer", l.UnnegotiatedStreamsPerPeer, r.UnnegotiatedStreamsPerPeer, "", "an honest opener proposes at once", "those of one peer")
+	if room := r.ConnMemory / connCost; r.Conns > room {
+		i := slices.IndexFunc(rows, func(r LimitRow) bool { return r.Name == "Conns" })
+		rows[i].From += fmt.Sprintf("; but ConnMemory has room for %d, over TCP", room)
+	}
 	return rows
 }

@@ -89,6 +89,7 @@ type Host struct {
 	unnegotiated waitroom[peer.ID]
 	answers      answers
 	offenders    offenders
+	courtesy     courtesy
 	refusals     refusalLog
 
 	tendSoon chan struct{}                 // see tend.go
@@ -358,25 +359,28 @@ func (h *Host) admit(in Incoming) {
 	}
 }
 
-// room tells whether one more inbound connection from addr is within the limits.
+// room tells whether one more inbound connection from addr is within the limits, as far as
+// that is known before its handshake. Some who are not are let in as far as register.
 func (h *Host) room(addr multiaddr.Addr) error {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	if full := h.full(connCost); full != nil {
-		// A look before the handshake at whether some group has more; makeRoom decides after it.
-		if h.groups.largest() <= h.groups.of(addrGroup(addr)) {
-			h.refusals.note(full)
-			return full
-		}
-	}
 	owner := addrOwner(addr)
-	if wait := h.offenders.wait(owner, time.Now()); wait > 0 {
+	now := time.Now()
+	if wait := h.offenders.wait(owner, now); wait > 0 {
 		return fmt.Errorf("host: %d connections from %s broke rules: no more for %v", maxOffences, owner, wait.Round(time.Millisecond))
 	}
-	if distant(owner) && h.perIP[owner] >= h.limits.ConnsPerIP {
-		return h.refuse("ConnsPerIP", h.perIP[owner], h.limits.ConnsPerIP)
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	full := h.full(connCost)
+	if full != nil && h.groups.largest() > h.groups.of(addrGroup(addr)) {
+		full = nil // a group that has more may make way for it
 	}
-	return nil
+	if n := h.perIP[owner]; distant(owner) && n >= h.limits.ConnsPerIP {
+		full = &LimitError{Scope: "ConnsPerIP", Used: n, Limit: h.limits.ConnsPerIP}
+	}
+	if full == nil || h.courtesy.take(now) {
+		return nil
+	}
+	h.refusals.note(full)
+	return full
 }
 
 // refuse makes the error of a limit that keeps something out, and counts it.
