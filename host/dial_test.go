@@ -77,6 +77,14 @@ func TestResolve(t *testing.T) {
 	if len(failed) != 1 || !strings.Contains(failed[0].Err.Error(), "none.example") {
 		t.Errorf("failed: %v", failed)
 	}
+	// A name that stands for other peers alone, or for nobody, is a reason too.
+	for _, records := range [][]string{nil, {"unrelated"}, {"dnsaddr=/ip4/4.4.4.4/tcp/4001/p2p/" + other.String()}} {
+		dns.txt = func(string) []string { return records }
+		found, failed := resolveWith(t, &Host{resolver: dns}, p, SourceUser, "/dnsaddr/c.example")
+		if len(found) > 0 || len(failed) != 1 || !strings.Contains(failed[0].Err.Error(), "no TXT record of _dnsaddr.c.example") {
+			t.Errorf("records %q lead to %v, failed: %v", records, found, failed)
+		}
+	}
 }
 
 type nameDialer struct{ Transport }

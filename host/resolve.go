@@ -192,6 +192,7 @@ func (r *resolving) resolveDNSAddr(ctx context.Context, name string, rest multia
 	if err != nil {
 		return fmt.Errorf("host: looking up _dnsaddr.%s: %w", name, err)
 	}
+	meant := false
 	var failed error
 	for _, txt := range records {
 		text, ok := strings.CutPrefix(txt, "dnsaddr=")
@@ -206,9 +207,13 @@ func (r *resolving) resolveDNSAddr(ctx context.Context, name string, rest multia
 		if transport.IsZero() || (!id.IsZero() && id != r.peer) || !hasSuffix(transport, rest) {
 			continue
 		}
+		meant = true
 		if err := r.resolve(ctx, transport, depth+1); err != nil {
 			failed = err
 		}
+	}
+	if !meant {
+		return fmt.Errorf("host: dnsaddr %s: no TXT record of _dnsaddr.%s holds an address of the peer", name, name)
 	}
 	return failed
 }

@@ -1,9 +1,14 @@
 package spans_test
 
 import (
+	"context"
 	"errors"
+	"net"
+	"net/netip"
+	"slices"
 	"testing"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -91,5 +96,39 @@ func TestFailedDial(t *testing.T) {
 	}
 	if c := byName(t, all, "libp2p.connect"); c.Status.Code != codes.Error {
 		t.Errorf("the step that failed is %+v", c.Status)
+	}
+}
+
+// A resolver knows one name.
+type resolver struct{ records []string }
+
+func (resolver) LookupNetIP(_ context.Context, _, name string) ([]netip.Addr, error) {
+	return nil, &net.DNSError{Name: name, IsNotFound: true}
+}
+
+func (r resolver) LookupTXT(context.Context, string) ([]string, error) { return r.records, nil }
+
+// Names are resolved in a span of their own, before the addresses that they stand for are ranked.
+func TestDialOfAName(t *testing.T) {
+	out := tracetest.NewInMemoryExporter()
+	provider := sdk.NewTracerProvider(sdk.WithSyncer(out))
+	network := new(memory.Network)
+	b := testkit.Host(t, network, host.Config{})
+	a := testkit.Host(t, network, host.Config{Resolver: resolver{[]string{"dnsaddr=" + b.Addrs()[0].String()}}})
+	s := spans.Start(a, provider)
+	_, err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: []multiaddr.Addr{multiaddr.MustParse("/dnsaddr/b.example"), multiaddr.MustParse("/dns4/none.example/tcp/1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	all := out.GetSpans()
+	root, resolve, rank := byName(t, all, "libp2p.dial"), byName(t, all, "libp2p.resolve"), byName(t, all, "libp2p.rank")
+	if resolve.Parent.SpanID() != root.SpanContext.SpanID() || resolve.StartTime.Before(root.StartTime) || rank.StartTime.Before(resolve.EndTime) {
+		t.Errorf("resolving is from %v to %v, ranking from %v, the dial from %v", resolve.StartTime, resolve.EndTime, rank.StartTime, root.StartTime)
+	}
+	for _, want := range []attribute.KeyValue{attribute.Int("libp2p.addrs.resolved", 1), attribute.Int("libp2p.addrs.failed", 1)} {
+		if !slices.Contains(resolve.Attributes, want) {
+			t.Errorf("there is no %v in %v", want, resolve.Attributes)
+		}
 	}
 }

@@ -213,8 +213,11 @@ func (x *Explanation) Summary() string {
 	text := fmt.Sprintf("not connected to %s after %v", x.Peer, rounded(x.Elapsed))
 	var all *host.DialError
 	if errors.As(x.Err, &all) {
-		if errors.Is(all.Cause, context.Canceled) || errors.Is(all.Cause, context.DeadlineExceeded) {
-			return text + ": it was given up, since nobody waited any longer"
+		switch {
+		case errors.Is(all.Cause, context.DeadlineExceeded):
+			return text + ": its time was over before an address gave a connection"
+		case errors.Is(all.Cause, context.Canceled): // the time of who waited was, as a rule
+			return text + ": it was given up before an address gave a connection"
 		}
 		if all.Cause != nil {
 			reason, _ := Why(host.DialAttempt{Err: all.Cause})

@@ -122,8 +122,12 @@ func TestExplainGivenUp(t *testing.T) {
 		host.DialStarted{ID: 1, Peer: p, Addrs: []multiaddr.Addr{addr}},
 		host.DialEnded{ID: 1, Peer: p, Elapsed: 2 * time.Second, Err: &host.DialError{Peer: p, Cause: context.Canceled, Attempts: []host.DialAttempt{running}}},
 	))
+	late := &trace.Explanation{Peer: p, Elapsed: time.Minute, Err: &host.DialError{Peer: p, Cause: context.DeadlineExceeded}}
+	if s := late.Summary(); !strings.Contains(s, "after 1m0s: its time was over") {
+		t.Errorf("got %q", s)
+	}
 	text := dials[0].String()
-	for _, want := range []string{"after 2s: it was given up", "failed", "no answer in time", "UDP"} {
+	for _, want := range []string{"after 2s: it was given up before an address gave a connection", "failed", "no answer in time", "UDP"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q in\n%s", want, text)
 		}
@@ -202,6 +206,8 @@ func TestWhy(t *testing.T) {
 		{host.DialAttempt{Err: host.ErrNoAddrs}, "no address", "discovery"},
 		{host.DialAttempt{Addr: tcp, Err: &host.LimitError{Scope: "Conns", Limit: 2, Used: 2}}, "limit", "--limits"},
 		{host.DialAttempt{Addr: tcp, Err: &net.DNSError{Name: "x", IsTimeout: true}}, "did not answer", "resolver"},
+		{host.DialAttempt{Err: errors.New("host: dnsaddr x: no TXT record of _dnsaddr.x holds an address of the peer")}, "_dnsaddr.x", "is the peer ID right"},
+		{host.DialAttempt{Err: errors.New("host: dnsaddr x: more than 4 names lead to one another")}, "more than 4", "mend"},
 		{host.DialAttempt{Addr: tcp, Err: os.ErrDeadlineExceeded}, "no answer in time", "firewall"},
 		{host.DialAttempt{Addr: tcp, Err: context.Canceled}, "no answer in time", "firewall"},
 		{host.DialAttempt{Addr: tcp, Stage: host.StageOpened, Err: os.ErrDeadlineExceeded}, "during agreeing on a secure channel", "libp2p peer"},

@@ -50,6 +50,10 @@ func Why(a host.DialAttempt) (reason, remedy string) {
 		return reason, remedy
 	}
 	switch {
+	case has(err, "holds an address of the peer"):
+		return err.Error(), "is the peer ID right? The name is there, but stands for other peers"
+	case has(err, "names lead to one another", "names to look up"):
+		return err.Error(), "whoever keeps the names has to mend them; use an address with an IP until then"
 	case errors.Is(err, context.Canceled), isTimeout(err): // the dial was given up while it waited
 		return explainTimeout(a)
 	case errors.Is(err, syscall.ECONNREFUSED), has(err, "connection refused", "actively refused"):

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/kith-p2p/kith"
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/trace"
@@ -52,6 +52,10 @@ connection, to secure it (the peer proves who it is), and to agree on a muxer.`,
 }
 
 func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration, explain bool) error {
+	to, err := parseTargets(args)
+	if err != nil {
+		return err
+	}
 	cfg, err := a.node.config(os.Stderr)
 	if err != nil {
 		return err
@@ -74,31 +78,39 @@ func (a *app) runDial(ctx context.Context, args []string, timeout time.Duration,
 	defer n.Close()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	to, err := targets(ctx, n, args)
-	if err != nil {
+	if err := find(ctx, n, to); err != nil {
 		t.Close()
 		return err
 	}
 	start := time.Now()
 	conn, err := n.Connect(ctx, to)
 	took := time.Since(start)
-	if explain && err == nil {
-		if _, idErr := n.Identify.Identify(ctx, conn); idErr != nil && !ended(conn) {
+	if err == nil { // a peer that does not let us in says so after the dial
+		_, idErr := n.Identify.Identify(ctx, conn)
+		if errors.Is(idErr, net.ErrClosed) {
+			select {
+			case <-conn.Done():
+			case <-ctx.Done():
+			}
+		}
+		if explain && idErr != nil && !ended(conn) {
 			fmt.Fprintf(a.err, "kith: it did not say who it is: %v\n", idErr)
 		}
-	}
-	if !explain {
-		if err == nil {
-			a.sayConnected(conn, took)
-		}
-		t.Close()
-		return err
 	}
 	// A dial that was given up ends with the node.
 	n.Close()
 	t.Close()
 	<-collected
 	dials := trace.Explain(records)
+	if !explain {
+		if n := len(dials); n > 0 && dials[n-1].Ended != nil {
+			return errors.New(dials[n-1].Summary() + ": " + dials[n-1].Remedy())
+		}
+		if err == nil {
+			a.sayConnected(conn, took)
+		}
+		return err
+	}
 	if len(dials) == 0 { // it was not even begun, or there is a connection from before
 		if err == nil {
 			a.sayConnected(conn, took)
@@ -128,10 +140,10 @@ func ended(c *host.Conn) bool {
 	}
 }
 
-// targets understands several addresses of one peer.
-func targets(ctx context.Context, n *kith.Node, args []string) (to peer.AddrInfo, err error) {
+// parseTargets understands several addresses of one peer.
+func parseTargets(args []string) (to peer.AddrInfo, err error) {
 	for _, arg := range args {
-		info, err := target(ctx, n, arg)
+		info, err := parseTarget(arg)
 		if err != nil {
 			return to, err
 		}

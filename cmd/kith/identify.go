@@ -51,12 +51,12 @@ func (a *app) runIdentify(ctx context.Context, arg string, timeout time.Duration
 agent      %s
 version    %s
 key        %s
-connected  %s in %v over %s, %s
+connected  %s in %v%s
 sees us at %s
 listens at %s%s
 speaks     %s`,
 		info.ID, printable(info.AgentVersion), printable(info.ProtocolVersion), conn.RemoteKey().Type(),
-		conn.RemoteAddr(), connected.Round(10*time.Microsecond), conn.Security(), conn.Muxer(),
+		conn.RemoteAddr(), connected.Round(10*time.Microsecond), agreed(conn),
 		info.ObservedAddr, strings.Join(addrStrings(info.Addrs), "\n           "), signed(info), strings.Join(protos, "\n           "))
 	return nil
 }

@@ -147,43 +147,48 @@ func startDialer(ctx context.Context, cfg kith.Config) (*kith.Node, error) {
 func connect(ctx context.Context, n *kith.Node, arg string, timeout time.Duration) (*host.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	info, err := target(ctx, n, arg)
+	info, err := parseTarget(arg)
 	if err != nil {
+		return nil, err
+	}
+	if err := find(ctx, n, info); err != nil {
 		return nil, err
 	}
 	return n.Connect(ctx, info)
 }
 
-// target understands what names a peer on the command line: an address with
+// parseTarget understands what names a peer on the command line: an address with
 // /p2p/ID, or an ID alone for a peer on this network.
-func target(ctx context.Context, n *kith.Node, arg string) (peer.AddrInfo, error) {
+func parseTarget(arg string) (info peer.AddrInfo, err error) {
 	if strings.HasPrefix(arg, "/") {
-		info, err := peer.ParseAddrInfo(arg)
-		if err != nil {
-			return info, &usageError{err}
-		}
-		return info, nil
+		info, err = peer.ParseAddrInfo(arg)
+	} else if info.ID, err = peer.ParseID(arg); err != nil {
+		err = fmt.Errorf("%q is neither an address such as /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… nor a peer ID: %w", arg, err)
 	}
-	id, err := peer.ParseID(arg)
 	if err != nil {
-		return peer.AddrInfo{}, &usageError{fmt.Errorf("%q is neither an address such as /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW… nor a peer ID: %w", arg, err)}
+		return info, &usageError{err}
 	}
-	if len(n.KnownAddrs(id)) > 0 {
-		return peer.AddrInfo{ID: id}, nil
+	return info, nil
+}
+
+// find waits for an address of the peer, if there is none.
+func find(ctx context.Context, n *kith.Node, to peer.AddrInfo) error {
+	if len(to.Addrs) > 0 || len(n.KnownAddrs(to.ID)) > 0 {
+		return nil
 	}
 	if n.MDNS == nil {
-		return peer.AddrInfo{}, errors.New("a peer ID alone can only be found with mDNS, which is off or not possible here: give an address with /p2p/ID")
+		return errors.New("a peer ID alone can only be found with mDNS, which is off or not possible here: give an address with /p2p/ID")
 	}
 	found := n.Subscribe(16)
 	defer found.Close()
 	for {
-		if len(n.KnownAddrs(id)) > 0 {
-			return peer.AddrInfo{ID: id}, nil
+		if len(n.KnownAddrs(to.ID)) > 0 {
+			return nil
 		}
 		select {
 		case <-found.Events():
 		case <-ctx.Done():
-			return peer.AddrInfo{}, fmt.Errorf("peer %s was not found on this network: is it running, and is this network interface the right one? An address with /p2p/ID works everywhere", id)
+			return fmt.Errorf("peer %s was not found on this network: is it running, and is this network interface the right one? An address with /p2p/ID works everywhere", to.ID)
 		}
 	}
 }
@@ -282,7 +287,7 @@ func (a *app) sayEvent(e host.Event) {
 			"discovered   %s by %s at %s", e.Info.ID, e.Source, strings.Join(addrStrings(e.Info.Addrs), " "))
 	case host.ConnOpened:
 		a.say("connected", connFields(e.Conn),
-			"connected    %s %s %s %s", e.Conn.RemotePeer(), e.Conn.Direction(), e.Conn.RemoteAddr(), e.Conn.Security())
+			"connected    %s %s %s%s", e.Conn.RemotePeer(), e.Conn.Direction(), e.Conn.RemoteAddr(), agreed(e.Conn))
 	case host.ConnClosed:
 		a.say("disconnected", fields{"peer": e.Conn.RemotePeer(), "addr": e.Conn.RemoteAddr(), "reason": e.Err.Error()},
 			"disconnected %s %s: %v", e.Conn.RemotePeer(), e.Conn.RemoteAddr(), e.Err)
@@ -294,8 +299,17 @@ func (a *app) sayEvent(e host.Event) {
 }
 
 func (a *app) sayConnected(c *host.Conn, took time.Duration) {
-	a.say("connected", connFields(c), "connected to %s at %s in %v (%s, %s)",
-		c.RemotePeer(), c.RemoteAddr(), took.Round(10*time.Microsecond), c.Security(), c.Muxer())
+	a.say("connected", connFields(c), "connected to %s at %s in %v%s",
+		c.RemotePeer(), c.RemoteAddr(), took.Round(10*time.Microsecond), agreed(c))
+}
+
+// agreed tells what the two ends have agreed on; nothing where the transport has it all,
+// as QUIC.
+func agreed(c *host.Conn) string {
+	if c.Security() == "" && c.Muxer() == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (%s, %s)", c.Security(), c.Muxer())
 }
 
 func connFields(c *host.Conn) fields {
