@@ -124,6 +124,9 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		agent = "kith/" + Version
 	}
 	n.Identify = identify.Start(h, identify.Config{AgentVersion: agent})
+	if n.transports.moved != nil {
+		n.Handle(host.FamiliesProtocol, func(context.Context, *host.Stream) error { return nil })
+	}
 	ping.Serve(h)
 	if cfg.ServePerf {
 		perf.Serve(h)

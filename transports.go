@@ -62,9 +62,10 @@ type WebSocket struct {
 type transports struct {
 	all      []host.Transport // the preferred first
 	announce func([]multiaddr.Addr) []multiaddr.Addr
-	autoTLS  *autotls.Manager            // nil: off
-	moved    func(context.Context) error // is called when the machine's addresses have changed; nil: nothing can move
-	close    func() error
+	autoTLS  *autotls.Manager // nil: off
+	// moved is called when the machine's addresses have changed; nil: nothing can move.
+	moved func(ctx context.Context, elsewhere func(peer.ID, multiaddr.Addr) []multiaddr.Addr) error
+	close func() error
 }
 
 // newTransports makes them; addrs tells what the node announces.

@@ -19,7 +19,7 @@ type transports struct {
 	all      []host.Transport
 	announce func([]multiaddr.Addr) []multiaddr.Addr
 	autoTLS  interface{ Run(context.Context) }
-	moved    func(context.Context) error
+	moved    func(context.Context, func(peer.ID, multiaddr.Addr) []multiaddr.Addr) error
 	close    func() error
 }
 

@@ -46,8 +46,10 @@ type Config struct {
 	Announce func(listening []multiaddr.Addr) []multiaddr.Addr
 
 	// Move, when set, is called after a change of network: transports take their
-	// connections along. What it returns is logged. See Host.NetworkChanged.
-	Move func(ctx context.Context) error
+	// connections along. What it returns is logged. See Host.NetworkChanged. elsewhere
+	// tells where else a peer follows a connection that goes to the address at, which
+	// packets cannot leave to any more: it can be called from several goroutines.
+	Move func(ctx context.Context, elsewhere func(p peer.ID, at multiaddr.Addr) []multiaddr.Addr) error
 
 	// Store, when set, keeps what must survive a restart: the address book. It must
 	// stay open until the host is closed. Nil: nothing survives.
@@ -74,7 +76,7 @@ type Host struct {
 	key        peer.PrivateKey
 	transports []Transport
 	announce   func([]multiaddr.Addr) []multiaddr.Addr
-	move       func(context.Context) error
+	move       func(context.Context, func(peer.ID, multiaddr.Addr) []multiaddr.Addr) error
 	resolver   Resolver
 	limits     Limits
 	migrate    Migrate

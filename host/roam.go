@@ -76,7 +76,7 @@ func (h *Host) follow(ctx context.Context) {
 	defer all.Wait()
 	if h.move != nil {
 		all.Go(func() {
-			if err := h.move(ctx); err != nil && ctx.Err() == nil {
+			if err := h.move(ctx, h.elsewhere); err != nil && ctx.Err() == nil {
 				h.log.Info("after a change of network", "err", err)
 			}
 		})
@@ -198,7 +198,7 @@ func each(all []*inquiry, f func(*inquiry)) {
 func (q *inquiry) ask(ctx context.Context) {
 	c := q.conn
 	q.due, q.parting = time.Now(), farewellPathless
-	if ap, _, ok := c.addr.AddrPort(); !ok || leaves(ap) {
+	if ap, _, ok := c.addr.AddrPort(); !ok || leaves(ap) || c.movesElsewhere() {
 		q.due, q.parting = q.due.Add(min(patience+patienceTrips*c.RTT(), followTimeout/2)), farewell
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
@@ -266,6 +266,55 @@ func leaves(ap netip.AddrPort) bool {
 	from, to := sourceTo(ap), ap.Addr()
 	// A route without an address that fits leaves the kernel with one that does not.
 	return from.IsValid() && (!from.IsLinkLocalUnicast() || to.IsLinkLocalUnicast()) && (!from.IsLoopback() || to.IsLoopback())
+}
+
+// FamiliesProtocol is announced by identify, and no streams are opened of it: connections
+// over QUIC with who announces it can be moved between IPv4 and IPv6 by their dialer,
+// from any address that it listens on to any other. To others such packets are those of
+// a connection that they know nothing of, and what they answer can end it.
+const FamiliesProtocol ProtocolID = "/kith/quic-families/1"
+
+// elsewhere lists the addresses of the other of IPv4 and IPv6 at which p follows a
+// connection over QUIC that goes to at, if packets to at have no way and those to there
+// do. It may be dialed there.
+func (h *Host) elsewhere(p peer.ID, at multiaddr.Addr) []multiaddr.Addr {
+	from, _, ok := at.AddrPort()
+	if last, _ := at.Last(); !ok || last.Code() != multiaddr.QUICV1 || leaves(from) || !h.announces(p, FamiliesProtocol) {
+		return nil
+	}
+	var found []multiaddr.Addr
+	for _, k := range h.KnownAddrs(p) {
+		to, _, ok := k.Addr.AddrPort()
+		if last, _ := k.Addr.Last(); ok && last.Code() == multiaddr.QUICV1 && to.Addr().Is4() != from.Addr().Is4() &&
+			k.Source != SourceStranger && h.undialable(p, k) == nil && leaves(to) {
+			found = append(found, k.Addr)
+		}
+	}
+	// On one port there is most likely one node.
+	slices.SortStableFunc(found, func(a, b multiaddr.Addr) int {
+		x, _, _ := a.AddrPort()
+		y, _, _ := b.AddrPort()
+		return btoi(y.Port() == from.Port()) - btoi(x.Port() == from.Port())
+	})
+	return found
+}
+
+// announces tells whether p has said that it speaks proto.
+func (h *Host) announces(p peer.ID, proto ProtocolID) bool {
+	return slices.ContainsFunc(h.ConnsTo(p), func(c *Conn) bool {
+		protos := c.protocols.Load()
+		if protos == nil {
+			return false
+		}
+		_, found := slices.BinarySearch(*protos, proto)
+		return found
+	})
+}
+
+// movesElsewhere tells whether the connection can move although packets cannot leave to
+// where it was dialed.
+func (c *Conn) movesElsewhere() bool {
+	return c.dir == DirOutbound && c.host.move != nil && len(c.host.elsewhere(c.remote, c.addr)) > 0
 }
 
 // suspectOthers asks the other connections that a peer made whether they go on, when it

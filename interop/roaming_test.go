@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +50,68 @@ func TestRoaming(t *testing.T) {
 				}
 				seen := strings.Count(client.stdout.all(), `"event":"ping"`)
 				client.awaitCount(t, `"event":"ping"`, seen+5)
+			}
+			client.succeed(t)
+			if out := client.stdout.all(); strings.Count(out, `"event":"ping"`) != count {
+				t.Errorf("fewer than %d answers:\n%s", count, out)
+			}
+			server.terminate(t)
+			if out := server.stdout.all(); strings.Count(out, `"event":"connected"`) != 1 {
+				t.Errorf("not one connection:\n%s", out)
+			}
+		})
+	}
+}
+
+// TestRoamingFamilies takes IPv4 away from the dialer in the middle of a ping and gives it IPv6, and goes back. With Kith the ping's one stream
+// goes on. With go-libp2p nothing is sent to where it knows nothing of the connection: it is dialed anew.
+func TestRoamingFamilies(t *testing.T) {
+	kith := filepath.Join(t.TempDir(), "kith")
+	if out, err := exec.Command("go", "build", "-C", "..", "-o", kith, "./cmd/kith").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, listener := range []struct {
+		name    string
+		argv    []string
+		follows bool
+	}{
+		{"kith", []string{kith, "node", "--json", "--no-mdns"}, true},
+		{"go", append(goPeer.argv, "listen"), false},
+	} {
+		t.Run(listener.name, func(t *testing.T) {
+			t.Parallel()
+			near, far := joinedNetworks(t)
+			far.ip(t, "address add fd78::1/64 dev far nodad")
+			var server, client *process
+			far.do(func() {
+				server = run(t, append(listener.argv, "--listen=/ip4/10.78.0.1/udp/4001/quic-v1,/ip6/fd78::1/udp/4001/quic-v1")...)
+			})
+			listening := await[peercmd.Listening](t, server)
+			over4 := slices.IndexFunc(listening.Addrs, func(a string) bool { return strings.HasPrefix(a, "/ip4/10.78.0.1/") })
+
+			const count = 100
+			near.do(func() {
+				client = run(t, kith, "ping", listening.Addrs[over4], "--no-mdns", "--json", "--count", fmt.Sprint(count), "--interval", "100ms")
+			})
+			client.awaitText(t, `"event":"ping"`)
+			server.awaitText(t, `"event":"connected"`)
+			for range 2 {
+				for _, change := range []string{
+					"address delete 10.78.0.2/24 dev near", "address add fd78::2/64 dev near nodad",
+					"address delete fd78::2/64 dev near", "address add 10.78.0.2/24 dev near",
+				} {
+					near.ip(t, change)
+					if strings.Contains(change, " add ") {
+						if !listener.follows {
+							server.awaitCount(t, `"event":"connected"`, 2)
+							if out := server.stdout.all(); !strings.Contains(out, "/ip6/fd78::2/") {
+								t.Errorf("not from the new address:\n%s", out)
+							}
+							return
+						}
+						client.awaitCount(t, `"event":"ping"`, strings.Count(client.stdout.all(), `"event":"ping"`)+5)
+					}
+				}
 			}
 			client.succeed(t)
 			if out := client.stdout.all(); strings.Count(out, `"event":"ping"`) != count {

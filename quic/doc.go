@@ -9,13 +9,15 @@
 //
 // When the machine's address changes, connections that were dialed move to the new
 // one with their streams: see Transport.AddrsChanged. Those that were accepted follow
-// when their dialer moves.
+// when their dialer moves. Between two endpoints of this package that works between IPv4
+// and IPv6, too.
 //
 // A connection costs three goroutines: one of the host, which waits for streams, and
 // two of quic-go.
 //
 // Read in this order: quic.go (the transport), conn.go (connections and streams),
-// errors.go, endpoint.go (listening, dialing, moving), gate.go (what strangers can begin).
+// errors.go, endpoint.go (listening, dialing, moving), family.go (between IPv4 and IPv6),
+// gate.go (what strangers can begin).
 //
 // Specification: https://github.com/libp2p/specs/blob/master/quic/README.md, RFC 9000,
 // RFC 9221 (datagrams).

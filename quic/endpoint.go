@@ -8,6 +8,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,6 +41,10 @@ const (
 	// unmovedTimeout is how long a connection that stays on its socket waits for the
 	// remote's answer. quic-go gives none if the address that it sees has not changed.
 	unmovedTimeout = time.Second
+
+	// maxElsewhere is how many addresses of the other family are tried for a connection, in
+	// turn: the remote has three connection IDs to spare, and each takes one for a while.
+	maxElsewhere = 2
 
 	// Windows are what the remote may send before we have read it, in bytes. A stream
 	// starts with what one round trip of 100 ms at 20 Mbit/s carries, as in yamux, and
@@ -112,6 +118,7 @@ type Endpoint struct {
 	reset   *quicgo.StatelessResetKey // nil: none
 	gate    gate
 	meters  meters
+	homes   homes
 
 	numConns atomic.Int64 // that were accepted or dialed
 
@@ -119,6 +126,7 @@ type Endpoint struct {
 
 	mu     sync.Mutex
 	open   map[netip.AddrPort]*socket
+	away   map[bool]*socket // of IPv4 (true) and IPv6: for connections of the other family
 	dialed map[*quicgo.Conn]*route
 	closed bool
 }
@@ -138,7 +146,9 @@ func NewEndpoint(cfg EndpointConfig) *Endpoint {
 	}
 	e := &Endpoint{
 		sockets: cfg.Sockets,
+		homes:   homes{seed: maphash.MakeSeed()},
 		open:    make(map[netip.AddrPort]*socket),
+		away:    make(map[bool]*socket),
 		dialed:  make(map[*quicgo.Conn]*route),
 		maxWide: cmp.Or(cfg.MaxWide, defaultWide),
 		wide: &quicgo.Config{
@@ -196,6 +206,10 @@ type socket struct {
 	conn     *udp.QUICConn
 	local    netip.AddrPort
 	tr       *quicgo.Transport
+	place    int                    // in homes
+	sibling  atomic.Pointer[socket] // of the other family; nil: none
+	away     bool                   // it is in Endpoint.away, not in Endpoint.open
+	aliases  aliases                // where packets go if it is
 
 	// guarded by Endpoint.mu
 	server    *quicgo.EarlyListener // nil: nobody listens
@@ -208,9 +222,11 @@ type socket struct {
 // A route is where a dialed connection goes. (The connection knows, but it may not
 // be asked while it moves.)
 type route struct {
-	to   netip.AddrPort
-	from *socket
-	path *quicgo.Path // nil: the one of the handshake
+	dialed netip.AddrPort // the address as quic-go knows it
+	to     netip.AddrPort // where packets go; of the other family, or the same
+	from   *socket
+	path   *quicgo.Path // nil: the one of the handshake
+	peer   peer.ID      // zero: not known, or not over libp2p's protocol
 }
 
 // socket finds or opens the socket at ap. e.mu is held.
@@ -221,6 +237,39 @@ func (e *Endpoint) socket(ap netip.AddrPort) (*socket, error) {
 	if s := e.open[ap]; s != nil {
 		return s, nil
 	}
+	s, err := e.newSocket(ap, false)
+	if err != nil {
+		return nil, err
+	}
+	e.open[s.local] = s
+	e.pair()
+	return s, nil
+}
+
+// elsewhere finds or opens the socket for connections of the other family. e.mu is held.
+func (e *Endpoint) elsewhere(is4 bool) (*socket, error) {
+	if e.closed {
+		return nil, fmt.Errorf("quic: the endpoint is closed: %w", net.ErrClosed)
+	}
+	if s := e.away[is4]; s != nil {
+		return s, nil
+	}
+	s, err := e.newSocket(netip.AddrPortFrom(unspecified(is4), 0), true)
+	if err != nil {
+		return nil, err
+	}
+	e.away[is4] = s
+	return s, nil
+}
+
+func unspecified(is4 bool) netip.Addr {
+	if is4 {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+func (e *Endpoint) newSocket(ap netip.AddrPort, away bool) (*socket, error) {
 	conn, err := e.sockets.QUIC(ap)
 	if err != nil {
 		return nil, fmt.Errorf("quic: %w", err)
@@ -229,30 +278,43 @@ func (e *Endpoint) socket(ap netip.AddrPort) (*socket, error) {
 		endpoint:  e,
 		conn:      conn,
 		local:     conn.LocalAddrPort(),
+		place:     maxHomes,
+		away:      away,
 		listeners: make(map[string]*Listener),
 		conns:     make(map[*quicgo.Conn]bool),
 	}
-	s.tr = &quicgo.Transport{
-		Conn:                meteredConn{conn, &e.meters},
-		StatelessResetKey:   e.reset,
-		VerifySourceAddress: e.gate.wantsRetry,
-		ConnContext:         e.gate.enter,
+	if !away { // what comes there is for connections whose home is elsewhere
+		s.place = e.homes.enter(s)
+		s.conn.Forward(s.home)
 	}
-	e.open[s.local] = s
+	s.tr = &quicgo.Transport{
+		Conn:                  wire{conn, s},
+		ConnectionIDGenerator: connIDs{&e.homes, byte(s.place)},
+		StatelessResetKey:     e.reset,
+		VerifySourceAddress:   e.gate.wantsRetry,
+		ConnContext:           e.gate.enter,
+	}
 	return s, nil
 }
 
 // release closes the socket if nobody needs it. e.mu is held; what is returned is
 // called without it.
 func (s *socket) release() func() {
-	if len(s.listeners) > 0 || len(s.conns) > 0 || s.dials > 0 || s.endpoint.open[s.local] != s {
+	e := s.endpoint
+	if len(s.listeners) > 0 || len(s.conns) > 0 || s.dials > 0 || e.open[s.local] != s && e.away[s.is4()] != s {
 		return func() {}
 	}
-	delete(s.endpoint.open, s.local)
+	if s.away {
+		delete(e.away, s.is4())
+	} else {
+		delete(e.open, s.local)
+		e.pair()
+	}
 	return s.close
 }
 
 func (s *socket) close() {
+	s.endpoint.homes.leave(s)
 	s.tr.Close()
 	s.conn.Close()
 }
@@ -277,7 +339,10 @@ func (s *socket) keep(conn *quicgo.Conn, dialed *route) bool {
 	context.AfterFunc(conn.Context(), func() {
 		e.mu.Lock()
 		delete(s.conns, conn)
-		delete(e.dialed, conn)
+		if route := e.dialed[conn]; route != nil {
+			route.leave()
+			delete(e.dialed, conn)
+		}
 		release := s.release()
 		e.mu.Unlock()
 		e.numConns.Add(-1)
@@ -424,7 +489,7 @@ func (e *Endpoint) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config
 		return nil, err
 	}
 	conn, err := s.tr.Dial(ctx, net.UDPAddrFromAddrPort(to), conf, e.config())
-	if err == nil && !s.keep(conn, &route{to: to, from: s}) {
+	if err == nil && !s.keep(conn, &route{dialed: to, to: to, from: s}) {
 		conn.CloseWithError(quicgo.ApplicationErrorCode(host.ConnCodeShutdown), "")
 		err = net.ErrClosed
 	}
@@ -439,6 +504,15 @@ func (e *Endpoint) Dial(ctx context.Context, to netip.AddrPort, conf *tls.Config
 	return conn, nil
 }
 
+// leadsTo notes whose a dialed connection is, so that it can move to another address of that peer.
+func (e *Endpoint) leadsTo(conn *quicgo.Conn, p peer.ID) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if route := e.dialed[conn]; route != nil {
+		route.peer = p
+	}
+}
+
 // source finds the socket from which to dial to: one that is listened on, on all
 // addresses rather than on one, else any of the family. e.mu is held.
 func (e *Endpoint) source(to netip.Addr) (*socket, error) {
@@ -451,11 +525,7 @@ func (e *Endpoint) source(to netip.Addr) (*socket, error) {
 	if best != nil {
 		return best, nil
 	}
-	from := netip.IPv4Unspecified()
-	if to.Is6() {
-		from = netip.IPv6Unspecified()
-	}
-	return e.socket(netip.AddrPortFrom(from, 0))
+	return e.socket(netip.AddrPortFrom(unspecified(to.Is4()), 0))
 }
 
 // reaches tells whether packets from the socket can get to an IP address.
@@ -484,9 +554,8 @@ func (e *Endpoint) Close() error {
 	e.closed = true
 	var listeners []*Listener
 	var conns []*quicgo.Conn
-	sockets := make([]*socket, 0, len(e.open))
-	for _, s := range e.open {
-		sockets = append(sockets, s)
+	sockets := slices.AppendSeq(slices.Collect(maps.Values(e.open)), maps.Values(e.away))
+	for _, s := range sockets {
 		for _, l := range s.listeners {
 			listeners = append(listeners, l)
 		}
@@ -495,6 +564,7 @@ func (e *Endpoint) Close() error {
 		}
 	}
 	clear(e.open)
+	clear(e.away)
 	e.mu.Unlock()
 	for _, l := range listeners {
 		l.Close()
@@ -522,27 +592,28 @@ func closeConn(conn *quicgo.Conn, code uint32) {
 	}
 }
 
+// Elsewhere tells where else a peer can be reached whose connection goes to at, if no
+// packet can leave to there: at its addresses of the other of IPv4 and IPv6, the best
+// first. It must give none of a peer that does not follow connections there: that could
+// take the packets for those of a connection that it has forgotten, and say so.
+type Elsewhere func(p peer.ID, at netip.AddrPort) []netip.AddrPort
+
 // Rebind moves connections that were dialed to where dials leave from now, and
 // returns when all have moved, or when ctx ends. A connection that cannot move
-// stays where it is. Streams notice nothing but a delay.
+// stays where it is. Streams notice nothing but a delay. elsewhere can be nil: then
+// connections stay with IPv4, or with IPv6.
 //
 // It is to be called when the machine's addresses have changed. A remote that runs
 // quic-go before 0.65, as go-libp2p does, can follow a connection twice: it then has
 // no connection IDs left. See https://github.com/quic-go/quic-go/issues/5814.
 // https://www.rfc-editor.org/rfc/rfc9000.html#section-9
-func (e *Endpoint) Rebind(ctx context.Context) error {
+func (e *Endpoint) Rebind(ctx context.Context, elsewhere Elsewhere) error {
 	e.moving.Lock()
 	defer e.moving.Unlock()
 	ours, err := net.InterfaceAddrs()
 	if err != nil {
 		return fmt.Errorf("quic: which addresses this machine has: %w", err)
 	}
-	type move struct {
-		conn *quicgo.Conn
-		to   *socket
-	}
-	var moves []move
-	var failed []error
 	e.mu.Lock()
 	for _, s := range e.open {
 		s.gone = s.bound() && !s.local.Addr().IsLoopback() && !slices.ContainsFunc(ours, func(a net.Addr) bool {
@@ -550,35 +621,81 @@ func (e *Endpoint) Rebind(ctx context.Context) error {
 			return err == nil && prefix.Addr().WithZone("") == s.local.Addr().WithZone("")
 		})
 	}
-	for conn, route := range e.dialed {
-		to, err := e.source(route.to.Addr())
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		to.dials++
-		moves = append(moves, move{conn, to})
-	}
+	conns := slices.Collect(maps.Keys(e.dialed))
 	e.mu.Unlock()
 	var all sync.WaitGroup
-	errs := make([]error, len(moves))
-	for i, m := range moves {
-		all.Go(func() {
-			errs[i] = m.to.adopt(ctx, m.conn)
-			e.mu.Lock()
-			m.to.dials--
-			release := m.to.release()
-			e.mu.Unlock()
-			release()
-		})
+	errs := make([]error, len(conns))
+	for i, conn := range conns {
+		all.Go(func() { errs[i] = e.rebind(ctx, conn, elsewhere) })
 	}
 	all.Wait()
-	return errors.Join(append(failed, errs...)...)
+	return errors.Join(errs...)
 }
 
-// adopt moves a connection to this socket, after the remote has answered there. If
-// the connection is there already, the remote learns where that is now.
-func (s *socket) adopt(ctx context.Context, conn *quicgo.Conn) error {
+// rebind moves a connection.
+func (e *Endpoint) rebind(ctx context.Context, conn *quicgo.Conn, elsewhere Elsewhere) error {
+	e.mu.Lock()
+	route := e.dialed[conn]
+	if route == nil {
+		e.mu.Unlock()
+		return nil // it has ended
+	}
+	dialed, to, p := route.dialed, []netip.AddrPort{route.to}, route.peer
+	e.mu.Unlock()
+	if elsewhere != nil && !p.IsZero() {
+		others := slices.DeleteFunc(elsewhere(p, to[0]), func(ap netip.AddrPort) bool {
+			return ap.Addr().Is4() == dialed.Addr().Is4() && ap != dialed // quic-go knows no other
+		})
+		if len(others) > 0 {
+			to = others[:min(len(others), maxElsewhere)]
+		}
+	}
+	var err error
+	for _, ap := range to {
+		if err = e.moveTo(ctx, conn, dialed, ap, handshakeTimeout/time.Duration(len(to))); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// moveTo moves a connection that dialed the address dialed to one with to.
+func (e *Endpoint) moveTo(ctx context.Context, conn *quicgo.Conn, dialed, to netip.AddrPort, timeout time.Duration) error {
+	e.mu.Lock()
+	var s *socket
+	var err error
+	if to == dialed {
+		s, err = e.source(to.Addr())
+	} else if s, err = e.elsewhere(to.Addr().Is4()); err == nil {
+		if err = s.aliases.add(dialed, to); err == nil {
+			defer s.aliases.remove(dialed) // the route has its own
+		}
+	}
+	if err != nil {
+		e.mu.Unlock()
+		return err
+	}
+	s.dials++
+	e.mu.Unlock()
+	err = s.adopt(ctx, conn, to, timeout)
+	e.mu.Lock()
+	s.dials--
+	release := s.release()
+	e.mu.Unlock()
+	release()
+	return err
+}
+
+// leave gives up the alias of where the route goes. Endpoint.mu is held.
+func (r *route) leave() {
+	if r.from.away {
+		r.from.aliases.remove(r.dialed)
+	}
+}
+
+// adopt moves a connection to this socket, after the remote has answered there from
+// the address to. If the connection is there already, the remote learns where that is now.
+func (s *socket) adopt(ctx context.Context, conn *quicgo.Conn, to netip.AddrPort, timeout time.Duration) error {
 	e := s.endpoint
 	e.mu.Lock()
 	route := e.dialed[conn]
@@ -589,13 +706,12 @@ func (s *socket) adopt(ctx context.Context, conn *quicgo.Conn) error {
 	}
 	path, err := conn.AddPath(s.tr)
 	if err != nil {
-		return fmt.Errorf("quic: moving the connection to %s: %w", route.to, err)
+		return fmt.Errorf("quic: moving the connection to %s: %w", to, err)
 	}
 	// Before the first packet: the socket has to outlive the connection from there on.
 	if !s.keep(conn, nil) {
 		return net.ErrClosed
 	}
-	timeout := handshakeTimeout
 	if stays {
 		timeout = unmovedTimeout
 	}
@@ -608,14 +724,20 @@ func (s *socket) adopt(ctx context.Context, conn *quicgo.Conn) error {
 		if stays || conn.Context().Err() != nil {
 			return nil // or it has ended meanwhile
 		}
-		return fmt.Errorf("quic: moving the connection to %s: no answer from there to %s: %w", route.to, s.local, err)
+		return fmt.Errorf("quic: moving the connection to %s: no answer from there to %s: %w", to, s.local, err)
 	}
 	if err := path.Switch(); err != nil {
-		return fmt.Errorf("quic: moving the connection to %s: %w", route.to, err)
+		return fmt.Errorf("quic: moving the connection to %s: %w", to, err)
 	}
 	e.mu.Lock()
 	left := route.path
-	route.from, route.path = s, path
+	if e.dialed[conn] == route { // else it has ended meanwhile
+		if s.away {
+			s.aliases.add(route.dialed, to) // as moveTo did: it cannot fail
+		}
+		route.leave()
+		route.from, route.to, route.path = s, to, path
+	}
 	e.mu.Unlock()
 	if left != nil {
 		left.Close() // gives its connection ID back; the remote has few to give

@@ -203,28 +203,29 @@ func (m *Meter) took(n int) {
 // Datagram notes that a datagram of n bytes was read.
 func (m *Meter) Datagram(n int) { m.took(n) }
 
-// A meteredConn tells the meters what comes.
-type meteredConn struct {
+// A wire is what quic-go reads and writes. It tells the meters what comes, and sends to
+// the other family (see family.go).
+type wire struct {
 	*udp.QUICConn
-	meters *meters
+	socket *socket
 }
 
 // ReadBatch reads packets, at least one.
-func (c meteredConn) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
+func (c wire) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 	n, err := c.QUICConn.ReadBatch(ms, flags)
 	bytes := 0
 	for i := range n {
 		bytes += ms[i].N - packetOverhead
 	}
-	c.meters.arrived(bytes)
+	c.socket.endpoint.meters.arrived(bytes)
 	return n, err
 }
 
 // ReadFrom reads one packet, where quic-go does not know how to read several.
-func (c meteredConn) ReadFrom(p []byte) (int, net.Addr, error) {
+func (c wire) ReadFrom(p []byte) (int, net.Addr, error) {
 	n, from, err := c.QUICConn.ReadFrom(p)
 	if err == nil {
-		c.meters.arrived(n - packetOverhead)
+		c.socket.endpoint.meters.arrived(n - packetOverhead)
 	}
 	return n, from, err
 }

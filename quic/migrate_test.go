@@ -56,7 +56,7 @@ func TestAddrsChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		from = to
-		if err := near.AddrsChanged(t.Context()); err != nil {
+		if err := near.AddrsChanged(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		for deadline := time.Now().Add(10 * time.Second); ; { // the next packet tells the remote
@@ -89,7 +89,7 @@ func TestAddrsChangedUnbound(t *testing.T) {
 	near, l := listening(t)
 	dialed, taken := dialTo(t, near, l)
 	echo(t, dialed.Mux, taken.Mux)
-	if err := near.AddrsChanged(t.Context()); err != nil {
+	if err := near.AddrsChanged(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	echo(t, dialed.Mux, nil)
@@ -112,7 +112,7 @@ func TestAddrsChangedNowhere(t *testing.T) {
 	first.Close() // dials leave from elsewhere now
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := near.AddrsChanged(ctx); err == nil || !strings.Contains(err.Error(), "moving the connection") {
+	if err := near.AddrsChanged(ctx, nil); err == nil || !strings.Contains(err.Error(), "moving the connection") {
 		t.Errorf("moving without time for it: %v", err)
 	}
 	echo(t, dialed.Mux, nil)

@@ -98,7 +98,14 @@ func (t *Transport) Dial(ctx context.Context, addr multiaddr.Addr, p peer.ID, pr
 		return host.TransportConn{}, err
 	}
 	progress(host.StageSecured)
-	return t.use(qc, addr, progress)
+	tc, err := t.use(qc, addr, progress)
+	if err == nil {
+		if p.IsZero() {
+			p = tc.RemoteKey.ID()
+		}
+		t.endpoint.leadsTo(qc, p)
+	}
+	return tc, err
 }
 
 // use hands a connection to the host whose remote has proved who it is.
@@ -136,7 +143,22 @@ func (t *Transport) Listen(addr multiaddr.Addr) (host.TransportListener, error) 
 // the connections that were dialed to where dials leave from now, with their
 // streams, and returns when that is done, or when ctx ends. A connection that cannot
 // move stays where it is; what is returned tells which, and why.
-func (t *Transport) AddrsChanged(ctx context.Context) error { return t.endpoint.Rebind(ctx) }
+//
+// elsewhere, if it is not nil, tells where else a peer can be reached whose connection
+// goes to an address that packets cannot leave to any more: see Elsewhere.
+func (t *Transport) AddrsChanged(ctx context.Context, elsewhere func(p peer.ID, at multiaddr.Addr) []multiaddr.Addr) error {
+	if elsewhere == nil {
+		return t.endpoint.Rebind(ctx, nil)
+	}
+	return t.endpoint.Rebind(ctx, func(p peer.ID, at netip.AddrPort) (found []netip.AddrPort) {
+		for _, a := range elsewhere(p, quicAddr(at)) {
+			if ap, ok := addrPort(a); ok {
+				found = append(found, ap)
+			}
+		}
+		return found
+	})
+}
 
 type listener struct {
 	transport *Transport

@@ -7,8 +7,11 @@
 // are not QUIC are handed to whoever called Other as they are met. While there is no
 // QUIC on a socket, a goroutine reads it for Other.
 //
+// QUIC that arrives at one socket and is for a connection of another is handed over
+// to that; what belongs where package quic knows.
+//
 // Read in this order: udp.go (the sockets and who uses them), other.go (what is not
-// QUIC), reader_linux.go (packets in batches), reader_other.go (other systems).
+// QUIC), handed.go (what is for another socket), reader_linux.go (packets in batches), reader_other.go (other systems).
 //
 // Specification: RFC 9443 (the first byte), RFC 9000 section 17.2 (the fixed bit).
 //

@@ -64,6 +64,7 @@ type reader struct {
 	oob      [batch][oobSize]byte
 	room     *room
 	receive  func(fd uintptr) bool // a field, so that no call allocates it
+	look     func(fd uintptr)      // the same, for one that does not wait
 	received int
 	behind   int // batches to read before the others have their turn
 	failed   error
@@ -113,6 +114,7 @@ func newReader(conn *net.UDPConn) (*reader, error) {
 		h.Control = &r.oob[i][0]
 	}
 	r.receive = r.recvmmsg
+	r.look = func(fd uintptr) { r.recvmmsg(fd) }
 	return r, nil
 }
 
@@ -169,14 +171,9 @@ func (r *reader) read() error {
 			r.behind = behindBatches
 		}
 	}
-	r.next, r.received = 0, 0
+	r.received = 0
 	for tries := 0; r.received == 0; tries++ {
-		for i := range r.messages {
-			h := &r.messages[i].hdr
-			r.names[i] = unix.RawSockaddrInet6{} // an IPv4 address is shorter, and they are compared
-			h.Namelen = unix.SizeofSockaddrInet6
-			h.SetControllen(oobSize)
-		}
+		r.prepare()
 		if err := r.raw.Read(r.receive); err != nil {
 			return &net.OpError{Op: "read", Net: "udp", Source: r.conn.LocalAddr(), Err: err}
 		}
@@ -187,6 +184,17 @@ func (r *reader) read() error {
 		}
 	}
 	return nil
+}
+
+// prepare makes room for what the kernel tells. Nothing is left of what was read.
+func (r *reader) prepare() {
+	r.next, r.received = 0, 0
+	for i := range r.messages {
+		h := &r.messages[i].hdr
+		r.names[i] = unix.RawSockaddrInet6{} // an IPv4 address is shorter, and they are compared
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(oobSize)
+	}
 }
 
 // open makes message i the current one.
@@ -281,38 +289,39 @@ func (r *reader) pump() {
 	}
 }
 
-// ReadBatch reads packets, at least one, and waits for the first.
-func (c *QUICConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+// glance reads what has arrived, if nothing is left of what was read, and does not wait.
+func (r *reader) glance() {
+	if len(r.rest) > 0 || r.next < r.received {
+		return
+	}
+	r.prepare()
+	r.raw.Control(r.look)
+}
+
+// handedTurns is how many batches of packets that others handed over are read until
+// there is a look at the socket.
+const handedTurns = 1
+
+// readBatch reads packets that have arrived here: at least one if wait is set.
+func (c *QUICConn) readBatch(ms []ipv4.Message, wait bool) (int, error) {
 	r := c.socket.reader
-	for i := range ms {
-		p, err := r.quic(i == 0)
+	if !wait {
+		r.glance()
+	}
+	for i := 0; i < len(ms); {
+		p, err := r.quic(wait && i == 0)
 		if p == nil || err != nil {
 			return i, err
+		}
+		if c.forward(p, r.from, r.about) {
+			continue
 		}
 		m := &ms[i]
 		m.N = copy(m.Buffers[0], p) // a longer one is longer than quic-go allows its peers
 		m.NN = copy(m.OOB, r.about)
 		m.Addr = r.from
 		m.Flags = 0
+		i++
 	}
 	return len(ms), nil
-}
-
-// ReadMsgUDP reads one packet.
-func (c *QUICConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	r := c.socket.reader
-	p, err := r.quic(true)
-	if err != nil {
-		return 0, 0, 0, nil, err
-	}
-	return copy(b, p), copy(oob, r.about), 0, r.from, nil
-}
-
-// ReadFrom reads one packet.
-func (c *QUICConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, _, _, addr, err := c.ReadMsgUDP(b, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	return n, addr, nil
 }

@@ -3,8 +3,11 @@
 package udp
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/ipv4"
 )
@@ -42,26 +45,30 @@ func (r *reader) pump() {
 	}
 }
 
-// ReadBatch reads one packet.
-func (c *QUICConn) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
+const (
+	// handedTurns is how many packets that others handed over are read until there is a
+	// look at the socket, for glance: there is no read that does not wait at all.
+	handedTurns = 64
+	glance      = time.Millisecond
+)
+
+// readBatch reads a packet that has arrived here.
+func (c *QUICConn) readBatch(ms []ipv4.Message, wait bool) (int, error) {
+	if !wait {
+		c.UDPConn.SetReadDeadline(time.Now().Add(glance))
+	}
 	n, oobn, flags, addr, err := c.socket.reader.quic(ms[0].Buffers[0], ms[0].OOB)
-	if err != nil {
+	if !wait {
+		c.inbox.mu.Lock()
+		failed := c.rearm()
+		c.inbox.mu.Unlock()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, failed
+		}
+	}
+	if err != nil || c.forward(ms[0].Buffers[0][:n], addr, ms[0].OOB[:oobn]) {
 		return 0, err
 	}
 	ms[0].N, ms[0].NN, ms[0].Flags, ms[0].Addr = n, oobn, flags, addr
 	return 1, nil
-}
-
-// ReadMsgUDP reads one packet.
-func (c *QUICConn) ReadMsgUDP(b, oob []byte) (n, oobn, flags int, addr *net.UDPAddr, err error) {
-	return c.socket.reader.quic(b, oob)
-}
-
-// ReadFrom reads one packet.
-func (c *QUICConn) ReadFrom(b []byte) (int, net.Addr, error) {
-	n, _, _, addr, err := c.socket.reader.quic(b, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	return n, addr, nil
 }

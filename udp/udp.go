@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/ipv4"
 )
 
 // socketBuffer is what the kernel may hold of packets that are not read or not
@@ -158,7 +160,10 @@ func (k *socket) left() error {
 type QUICConn struct {
 	*net.UDPConn // the reads that quic-go uses are replaced: they would see what is not QUIC
 	socket       *socket
-	closed       bool // guarded by socket.owner.mu
+	home         func([]byte) (to *QUICConn, ours bool) // nil: all is ours
+	inbox        inbox
+	single       [1]ipv4.Message // the reader's, where it wants one packet
+	closed       bool            // guarded by socket.owner.mu
 }
 
 // LocalAddrPort is where the socket is, with the real port.
@@ -173,6 +178,7 @@ func (c *QUICConn) Close() error {
 		return nil
 	}
 	c.closed = true
+	c.inbox.close()
 	c.socket.quic = nil
 	return c.socket.left()
 }
@@ -187,7 +193,10 @@ func (c *QUICConn) SetReadDeadline(t time.Time) error {
 	if c.closed { // the socket may be Other's alone by now
 		return net.ErrClosed
 	}
-	return c.UDPConn.SetReadDeadline(t)
+	c.inbox.mu.Lock()
+	defer c.inbox.mu.Unlock()
+	c.inbox.deadline = t
+	return c.rearm() // who has been woken looks into the inbox first
 }
 
 // SetWriteDeadline does nothing: the socket is shared, and writing a packet does

@@ -41,7 +41,6 @@ type way struct {
 	name  string
 	first string // what the node begins with
 	move  func(t *testing.T, w *world, i int)
-	keeps bool // the other's address stays reachable, so that streams over QUIC live on
 	slow  bool
 }
 
@@ -63,12 +62,12 @@ var ways = []way{
 		_, del := place4(0, i)
 		add, _ := place4(0, i+1)
 		w.near.ip(t, del+"\n"+add)
-	}, true, false},
+	}, false},
 	{"interface", first(place4(0, 0)), func(t *testing.T, w *world, i int) {
 		_, del := place4(i%2, 0)
 		add, _ := place4((i+1)%2, 0)
 		w.near.ip(t, fmt.Sprintf("%s\nlink set near%d down\nlink set near%d up\n%s", del, i%2, (i+1)%2, add))
-	}, true, false},
+	}, false},
 	{"family", first(place4(0, 0)), func(t *testing.T, w *world, i int) {
 		add, _ := place6(0, 0)
 		_, del := place4(0, 0)
@@ -77,13 +76,13 @@ var ways = []way{
 			_, del = place6(0, 0)
 		}
 		w.near.ip(t, del+"\n"+add)
-	}, false, false},
+	}, false},
 	{"outage", first(place4(0, 0)), func(t *testing.T, w *world, i int) {
 		_, del := place4(0, 0)
 		w.near.ip(t, del+"\nlink set near0 down")
 		time.Sleep(*outage)
 		w.near.ip(t, "link set near0 up\n"+first(place4(0, 0)))
-	}, true, true},
+	}, true},
 	{"suspend", first(place4(0, 0)), func(t *testing.T, w *world, i int) {
 		w.client.cmd.Process.Signal(syscall.SIGSTOP)
 		time.Sleep(*sleep)
@@ -91,7 +90,7 @@ var ways = []way{
 		add, _ := place4(0, i+1)
 		w.near.ip(t, del+"\n"+add)
 		w.client.cmd.Process.Signal(syscall.SIGCONT)
-	}, true, true},
+	}, true},
 }
 
 // A world is two nodes in networks with two links between them. The server is at an
@@ -194,7 +193,7 @@ func figures(t *testing.T, transport string, way way) {
 		died := slices.IndexFunc(w.client.since(began), func(r report) bool { return r.Lost != "" })
 		if died >= 0 {
 			lost++
-			if way.keeps && transport == "quic" {
+			if transport == "quic" {
 				t.Logf("move %d: the stream ended: %s", i, w.client.since(began)[died].Lost)
 			}
 		}
@@ -202,7 +201,7 @@ func figures(t *testing.T, transport string, way way) {
 	t.Logf("%s %s: %d moves; traffic again after p50 %v p99 %v max %v; new addresses told after p50 %v max %v; open stream lost in %d",
 		transport, way.name, count, quantile(resumed, 0.5), quantile(resumed, 0.99), quantile(resumed, 1),
 		quantile(told, 0.5), quantile(told, 1), lost)
-	if transport == "quic" && way.keeps && lost*100 > count {
+	if transport == "quic" && lost*100 > count {
 		t.Errorf("%d of %d moves were the end of a stream over QUIC", lost, count)
 	}
 	if quantile(resumed, 0.99) > 10*time.Second {
