@@ -51,7 +51,7 @@ type budget struct {
 	used     atomic.Int64
 	growing  atomic.Int64 // of used: windows beyond what a muxer must grant; at most half
 	shedding atomic.Bool
-	garbage  garbage
+	garbage  *garbage                // may be nil
 	most     atomic.Pointer[largest] // as of the last look; nil: there was enough since
 	holds    holds                   // see Stream.Take
 
@@ -151,7 +151,9 @@ func (a *Account) Take(n int) error {
 	own := a.peer.used.Add(k)
 	used := b.used.Add(k)
 	a.used.Add(k)
-	b.held(used)
+	if used > collectHeld {
+		b.garbage.stir()
+	}
 	if used <= b.limit && own <= b.maxPeer && of <= b.maxGroup {
 		return nil
 	}
@@ -174,7 +176,9 @@ func (a *Account) Owe(n int) {
 	own := a.peer.used.Add(k)
 	used := b.used.Add(k)
 	a.used.Add(k)
-	b.held(used)
+	if used > collectHeld {
+		b.garbage.stir()
+	}
 	switch {
 	case own > b.maxPeer && a.shed != nil:
 		b.ended(&LimitError{Scope: "PeerStreamMemory", Limit: int(b.maxPeer), Used: int(own)})

@@ -1,73 +1,113 @@
 package host
 
 import (
-	"context"
-	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"sync/atomic"
 	"time"
 )
 
-// What remotes had us hold is garbage when they have gone, and the runtime collects it
-// when as much again was allocated: a host that is calm after an attack would keep it for
-// minutes. So when a lot was given back, there is a collection.
+// What remotes had us hold is garbage when they have gone. The runtime collects it when as
+// much again was allocated, or after two minutes: a host that is calm after an attack would
+// keep the memory. So there is a collection when nothing else brings one about, and what is
+// free goes back to the system.
 const (
-	// collectMin is how many bytes are a lot.
-	collectMin = 16 << 20
-	// collectShare is of which part of the heap they are: a collection takes as long as
-	// the heap is large, and the program has its own objects there.
-	collectShare = 5
-	// collectEvery is the pause between two collections, and collectLook that between
-	// two looks at what is held.
-	collectEvery = 10 * time.Second
-	collectLook  = time.Second
+	// collectMin and collectShare are how much more memory the process has to have than after
+	// the last collection, in bytes and as a part of that.
+	collectMin   = 2 << 20
+	collectShare = 8
+	// collectLook is the pause between two looks, and collectCalm how many of them have to
+	// be without a collection of the runtime's own: it sees to its garbage while it allocates.
+	collectLook = time.Second
+	collectCalm = 4
+	// collectEvery is the least time between two collections. It doubles, up to collectSeldom,
+	// with each that gives back little, and is at least collectCost times as long as one takes.
+	collectEvery  = 5 * time.Second
+	collectSeldom = 10 * time.Minute
+	collectCost   = 200
+	// collectHeld is how many bytes somebody has to hold for it to be a reason to look. The
+	// others are connections that come, and streams that come to nothing.
+	collectHeld = 1 << 20
 )
 
-// garbage is how the budget notices that. Only one look at a time uses it.
+// garbage decides when there is a collection. Who stirs it has it look, until the process
+// is calm and has no more memory than it needs.
 type garbage struct {
-	watched atomic.Bool   // somebody looks, now and again
-	most    int64         // bytes that were held since the last collection
-	wait    time.Duration // until the next one may be
+	ended   atomic.Bool // the host is closed
+	stirred atomic.Bool // it looks, now and again
+
+	// One look at a time uses the rest.
+	memory processMemory
+	cycles uint64    // collections of the runtime's own, at the last look
+	calm   int       // looks since there was one
+	least  uint64    // what the process had after the last collection
+	next   time.Time // there may be one
+	pause  time.Duration
 }
 
-// held is called when used bytes are held, with whatever locks there are.
-func (b *budget) held(used int64) {
-	if used > collectMin && !b.garbage.watched.Load() && b.garbage.watched.CompareAndSwap(false, true) {
-		b.lookAgain()
+// processMemory is what the runtime says, and does.
+type processMemory interface {
+	look() (cycles, mapped uint64)
+	collect()
+}
+
+// stir is called when remotes have the host do something, with whatever locks there are.
+func (g *garbage) stir() {
+	if g == nil || g.stirred.Load() || g.ended.Load() || !g.stirred.CompareAndSwap(false, true) {
+		return
 	}
+	g.calm = 0
+	g.lookLater()
 }
 
-// lookAgain looks after a while, in which there is no goroutine for it.
-func (b *budget) lookAgain() {
+// lookLater looks after a while, in which there is no goroutine for it.
+func (g *garbage) lookLater() {
 	time.AfterFunc(collectLook, func() {
-		if !b.spawn(b.collect) {
-			b.garbage.watched.Store(false)
+		if g.ended.Load() {
+			return
+		}
+		if g.look(time.Now()) {
+			g.lookLater()
+		} else {
+			g.stirred.Store(false)
 		}
 	})
 }
 
-// collect has garbage collected if there is enough, and looks again while a lot is held.
-func (b *budget) collect(context.Context) {
-	g, used := &b.garbage, b.used.Load()
-	g.most = max(g.most, used)
-	g.wait = max(g.wait-collectLook, 0)
-	switch given := g.most - used; {
-	case given < max(collectMin, g.most/2):
-		if used <= collectMin {
-			g.most = 0
-			g.watched.Store(false)
-			return
-		}
-	case g.wait == 0:
-		if worthwhile(given) {
-			runtime.GC()
-		}
-		g.most, g.wait = used, collectEvery
+// look collects when it is time for it, and tells whether to look again.
+func (g *garbage) look(now time.Time) (again bool) {
+	cycles, mapped := g.memory.look()
+	g.calm++
+	if cycles != g.cycles {
+		g.cycles, g.calm = cycles, 0
 	}
-	b.lookAgain()
+	switch {
+	case g.calm < collectCalm:
+		return true
+	case mapped < g.least+max(collectMin, g.least/collectShare):
+		return false
+	case now.Before(g.next):
+		return true
+	}
+	g.memory.collect()
+	took := time.Since(now)
+	g.cycles, g.least = g.memory.look()
+	g.pause = max(collectEvery, 2*g.pause)
+	if g.least < mapped-mapped/collectShare {
+		g.pause = collectEvery
+	}
+	g.pause = min(g.pause, collectSeldom)
+	g.next = now.Add(max(g.pause, collectCost*took))
+	return false
 }
 
-func worthwhile(given int64) bool {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return uint64(given) >= m.HeapAlloc/collectShare
+// goMemory is the memory of this process.
+type goMemory struct{}
+
+func (goMemory) look() (cycles, mapped uint64) {
+	s := []metrics.Sample{{Name: "/gc/cycles/automatic:gc-cycles"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64(), s[1].Value.Uint64() - s[2].Value.Uint64()
 }
+
+func (goMemory) collect() { debug.FreeOSMemory() }

@@ -1,69 +1,119 @@
 package host
 
 import (
-	"context"
-	"runtime"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/kith-p2p/kith/multiaddr"
 )
 
-// What was held and given back is collected, once, and nobody looks when little is held.
+// fakeMemory is a process whose garbage a test makes.
+type fakeMemory struct {
+	cycles        uint64
+	live, rubbish uint64 // bytes
+	looks         int
+	collections   []time.Time
+	took          time.Duration
+}
+
+func (m *fakeMemory) look() (cycles, mapped uint64) {
+	m.looks++
+	return m.cycles, m.live + m.rubbish
+}
+
+func (m *fakeMemory) collect() {
+	m.collections = append(m.collections, time.Now())
+	time.Sleep(m.took)
+	m.rubbish = 0
+}
+
+// rest lets a minute pass and tells how often was looked and collected meanwhile, and
+// whether it is over.
+func (m *fakeMemory) rest(g *garbage) (looks, collections int, over bool) {
+	looks, collections = m.looks, len(m.collections)
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	return m.looks - looks, len(m.collections) - collections, !g.stirred.Load()
+}
+
 func TestGarbageIsCollected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var looks atomic.Int32
-		b := newBudget(Limits{StreamMemory: 1 << 30}, func(f func(context.Context)) bool {
-			looks.Add(1)
-			go f(t.Context())
-			return true
-		}, nil, func(*LimitError) {}, func(*LimitError) {})
-		var a Account
-		a.open(b, new(share), addrGroup(multiaddr.MustParse("/ip4/5.6.7.8/tcp/1")))
-		take := func(n int) {
-			if err := a.Take(n); err != nil {
-				t.Fatal(err)
-			}
+		m := &fakeMemory{live: 20 << 20, rubbish: 50 << 20}
+		g := &garbage{memory: m}
+		if looks, _, _ := m.rest(g); looks > 0 {
+			t.Errorf("%d looks before anything happened", looks)
 		}
-		collections := func() (n uint32) {
-			synctest.Wait()
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			return m.NumForcedGC
+		start := time.Now()
+		g.stir()
+		g.stir()
+		if looks, n, over := m.rest(g); n != 1 || !over || looks > collectCalm+2 {
+			t.Errorf("after an attack: %d collections in %d looks, over: %v", n, looks, over)
+		} else if wait := m.collections[0].Sub(start); wait > collectEvery+collectLook {
+			t.Errorf("collected after %v", wait)
 		}
-		take(collectMin)
-		time.Sleep(time.Minute)
-		if n := looks.Load(); n != 0 {
-			t.Errorf("%d looks when no more than collectMin is held", n)
+
+		m.rubbish = m.live/collectShare - 1
+		g.stir()
+		if _, n, over := m.rest(g); n > 0 || !over {
+			t.Errorf("for little: %d collections, over: %v", n, over)
 		}
-		before := collections()
-		// Far more than this test's heap, so that it is worth while.
-		take(255 << 20)
-		take(1)
-		time.Sleep(2 * collectLook)
-		if n := collections(); n != before || looks.Load() == 0 {
-			t.Errorf("%d collections while it is held, after %d looks", n-before, looks.Load())
+
+		m.rubbish = m.live
+		g.stir()
+		for range 20 { // the runtime collects by itself
+			time.Sleep(collectLook * (collectCalm - 1))
+			m.cycles++
 		}
-		// ends tells whether nobody looks any more.
-		ends := func() bool {
-			before := looks.Load()
-			time.Sleep(time.Minute)
-			synctest.Wait()
-			return looks.Load() == before
+		if n := len(m.collections); n > 1 {
+			t.Errorf("%d collections beside those of the runtime, want none", n-1)
 		}
-		a.Release(a.Used())
-		time.Sleep(2 * collectLook)
-		if n := collections(); n != before+1 || !ends() {
-			t.Errorf("%d collections when it was given back, want 1, and an end", n-before)
-		}
-		take(collectMin + 1)
-		time.Sleep(2 * collectLook)
-		a.Release(collectMin / 2)
-		time.Sleep(2 * collectLook)
-		if n := collections(); n != before+1 || !ends() {
-			t.Errorf("%d collections for little, want an end", n-before-1)
+		if _, n, over := m.rest(g); n != 1 || !over {
+			t.Errorf("after the last of those: %d collections, over: %v", n, over)
 		}
 	})
+}
+
+// Garbage that comes again and again is not collected all the time.
+func TestGarbageIsCollectedSeldom(t *testing.T) {
+	for name, c := range map[string]struct {
+		live, rubbish uint64
+		took          time.Duration
+		min, max      int // collections in an hour
+	}{
+		"much of a small process":   {20 << 20, 20 << 20, 0, 100, int(time.Hour / collectEvery)},
+		"little of a large one":     {1 << 30, 1 << 30 / 7, 0, 4, 12},
+		"collections that are slow": {1 << 30, 1 << 30, time.Second, 10, int(time.Hour / time.Second / collectCost)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &fakeMemory{live: c.live, took: c.took}
+				g := &garbage{memory: m, least: c.live}
+				for end := time.Now().Add(time.Hour); time.Now().Before(end); time.Sleep(time.Second) {
+					m.rubbish = c.rubbish
+					g.stir()
+				}
+				if n := len(m.collections); n < c.min || n > c.max {
+					t.Errorf("%d collections in an hour, want %d to %d", n, c.min, c.max)
+				}
+				g.ended.Store(true)
+			})
+		})
+	}
+}
+
+// What this process says of itself is so.
+func TestProcessMemory(t *testing.T) {
+	var m goMemory
+	_, before := m.look()
+	rubbish := make([]byte, 64<<20)
+	for i := range rubbish {
+		rubbish[i] = 1
+	}
+	if _, held := m.look(); held < before+48<<20 {
+		t.Errorf("64 MiB more are %d bytes", int64(held)-int64(before))
+	}
+	rubbish = nil
+	m.collect()
+	if _, after := m.look(); after > before+16<<20 {
+		t.Errorf("%d bytes more are left", int64(after)-int64(before))
+	}
 }

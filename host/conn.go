@@ -253,6 +253,7 @@ func (c *Conn) refuse(mux MuxedStream, code uint32, n int, err error) {
 // countVain counts what came to nothing, and ends the connection of a remote that goes
 // on without end.
 func (c *Conn) countVain(n int) {
+	c.host.garbage.stir()
 	if c.vain.add(n, time.Since(c.opened)) {
 		c.host.spawn(func(context.Context) { c.CloseWithCode(ConnCodeRateLimited) })
 	}

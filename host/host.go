@@ -90,6 +90,7 @@ type Host struct {
 	halfOpen     waitroom[netip.Prefix]
 	unnegotiated waitroom[peer.ID]
 	answers      answers
+	garbage      garbage
 	offenders    offenders
 	courtesy     courtesy
 	refusals     refusalLog
@@ -188,6 +189,8 @@ func New(cfg Config) (*Host, error) {
 	h.book = newBook(h.limits.BookMemory)
 	h.refusals.log, h.refusals.spawn, h.refusals.emit = h.log, h.spawn, h.hub.emit
 	h.budget = newBudget(h.limits, h.spawn, h.accounts, h.refusals.note, h.refusals.end)
+	h.budget.garbage = &h.garbage
+	h.garbage.memory = goMemory{}
 	h.halfOpen = waitroom[netip.Prefix]{max: h.limits.HalfOpen, perGroup: h.limits.HalfOpenPerGroup, evictSelf: true, name: "HalfOpen", groupName: "HalfOpenPerGroup", refusals: &h.refusals}
 	h.unnegotiated = waitroom[peer.ID]{max: h.limits.UnnegotiatedStreams, perGroup: h.limits.UnnegotiatedStreamsPerPeer, name: "UnnegotiatedStreams", groupName: "UnnegotiatedStreamsPerPeer", refusals: &h.refusals}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -342,6 +345,7 @@ func (h *Host) acceptLoop(ctx context.Context, l TransportListener) {
 
 // admit decides whether an accepted connection gets a chance.
 func (h *Host) admit(in Incoming) {
+	h.garbage.stir()
 	addr := in.RemoteAddr()
 	err := h.gate.accept(addr)
 	if err == nil {
@@ -685,6 +689,7 @@ func (h *Host) Close() error {
 	h.life.Unlock()
 	h.cancel()
 	h.answers.end()
+	h.garbage.ended.Store(true)
 
 	h.mu.Lock()
 	listeners := h.listeners

@@ -223,12 +223,13 @@ func (r *proposals) Read(p []byte) (int, error) {
 
 func (r *proposals) Write(p []byte) (int, error) { return r.stream.mux.Write(p) }
 
-// expect begins to wait for a proposal. When as many streams wait as one peer may open, a
-// place among those without a protocol is taken at once: the runtime keeps half a KiB, and
-// as much again until the next collection, of each goroutine that there was at one time.
+// expect begins to wait for a proposal. When as many streams wait as one peer may open, or
+// as may be without a protocol, a place among the latter is taken at once: the runtime keeps
+// half a KiB, and as much again until the next collection, of each goroutine that there was
+// at one time.
 func (r *proposals) expect() error {
 	h := r.stream.conn.host
-	if h.expected.Add(1) <= int64(h.limits.InboundStreamsPerPeer) {
+	if h.expected.Add(1) <= int64(min(h.limits.InboundStreamsPerPeer, h.limits.UnnegotiatedStreams)) {
 		r.expected = true
 		return nil
 	}

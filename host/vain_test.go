@@ -180,7 +180,7 @@ func TestVainTogether(t *testing.T) {
 
 // A tenth of a second is given to the streams that one peer may have, of all peers together.
 func TestExpectedStreams(t *testing.T) {
-	limits := Limits{InboundStreamsPerPeer: 10, UnnegotiatedStreamsPerPeer: 4, UnnegotiatedStreams: 8}
+	limits := Limits{InboundStreamsPerPeer: 10, UnnegotiatedStreamsPerPeer: 4, UnnegotiatedStreams: 10}
 	dialing(t, Config{Limits: limits}, func(t *testing.T, h *Host, _ *scriptedTransport) {
 		var streams []*scriptedStream
 		accept := func(c *Conn, n int) {

@@ -88,60 +88,58 @@ func TestAttacks(t *testing.T) {
 		visits, streams = 300, 3000
 	}
 	var table strings.Builder
-	fmt.Fprintln(&table, "| | | new connections, p99 idle / attacked | served | new streams, p99 idle / attacked | served | memory | serves again after | memory 15 s later |\n|---|---|---|---|---|---|---|---|---|")
+	fmt.Fprintln(&table, "| | | new connections, p99 idle / attacked | served | new streams, p99 idle / attacked | served | serves again after | memory before / at most / 15 s later |\n|---|---|---|---|---|---|---|---|")
 	for _, a := range onslaughts() {
 		for _, over := range []string{"tcp", "quic"} {
 			t.Run(a.name+", "+over, func(t *testing.T) {
-				v, visitor := newTarget(t, over)
+				f, visitor := startNode(t, over), visitor(over)
 				h := visitor.host(t)
-				if _, err := h.Connect(t.Context(), v.info()); err != nil {
+				if _, err := h.Connect(t.Context(), f.info); err != nil {
 					t.Fatal(err)
 				}
-				any := func() bool { return true }
 				newStreams := func() (ts times) {
 					for range streams {
 						ctx, cancel := context.WithTimeout(t.Context(), patience)
-						ts.add(timed(func() error { return echoOnce(ctx, h, v.ID()) }))
+						ts.add(timed(func() error { return echoOnce(ctx, h, f.info.ID) }))
 						cancel()
 					}
 					return ts
 				}
-				newConns := func(p *peak) times { return visitor.visits(t, v, p, visits, any) }
-				newConns(new(peak)) // the first ones pay for what is made once
-				idleConns, idleStreams := newConns(new(peak)), newStreams()
-				held := mapped()
-				// What is mapped goes up and down with the collections: it is the median of a
-				// second in which life goes on.
+				newConns := func() times { return visitor.visits(t, f, visits) }
+				newConns() // the first ones pay for what is made once
+				idleConns, idleStreams := newConns(), newStreams()
+				// What the process has goes up and down with the collections: it is the median of
+				// some seconds in which life goes on, before the attack as after it.
 				resident := func() uint64 {
 					var levels []uint64
-					for range 11 {
-						visitor.visits(t, v, new(peak), 1, any)
-						levels = append(levels, mapped())
+					for begin := time.Now(); time.Since(begin) < 5*time.Second; {
+						visitor.visits(t, f, 1)
+						levels = append(levels, f.look().Memory)
 						<-time.After(100 * time.Millisecond)
 					}
 					slices.Sort(levels)
 					return levels[len(levels)/2]
 				}
+				held := uint64(0)
 				if *full {
 					held = resident()
 				}
-				before, calm := v.level(), calm()
+				before := f.level()
 
 				o := a.order
 				o.Over = over
-				g := hire(t, v, o)
+				g := hireFor(t, f, o)
 				g.begin()
 				g.report("begun")
-				var p peak
-				conns, opened := newConns(&p), newStreams()
-				p.look(v)
+				conns, opened := newConns(), newStreams()
 				conns.served(t, 0.99)
 				opened.served(t, 0.99)
+				most := f.resident()
 				g.leave()
 
 				left := time.Now()
 				for served := 0; served < 3; {
-					if ts := visitor.visits(t, v, &p, 1, any); len(ts.failed) == 0 {
+					if ts := visitor.visits(t, f, 1); len(ts.failed) == 0 {
 						served++
 					} else {
 						served = 0
@@ -154,13 +152,13 @@ func TestAttacks(t *testing.T) {
 				after := uint64(0)
 				if *full {
 					for time.Since(left) < 15*time.Second {
-						after = resident()
+						after = resident() // the last time it is that of the seconds 10 to 15
 					}
 					if after > held+held/5 {
 						t.Errorf("15 s after the attack the process has %d bytes, before it had %d", after, held)
 					}
 				}
-				v.recovers(t, before)
+				f.recovers(t, before)
 				if *full {
 					const floor = 25 * time.Millisecond
 					if limit := max(2*idleConns.at(0.99), floor); conns.at(0.99) > limit {
@@ -174,8 +172,9 @@ func TestAttacks(t *testing.T) {
 					return fmt.Sprintf("%.1f %%", 100*float64(len(ts.ok))/float64(len(ts.ok)+len(ts.failed)))
 				}
 				ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
-				row := fmt.Sprintf("| %s | %s | %s / %s ms | %s | %s / %s ms | %s | %+.1f MiB | %s ms | %+.1f MiB |", a.name, over,
-					ms(idleConns.at(0.99)), ms(conns.at(0.99)), share(conns), ms(idleStreams.at(0.99)), ms(opened.at(0.99)), share(opened), mib(p.memory, calm), ms(again), mib(max(after, held), held))
+				mib := func(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
+				row := fmt.Sprintf("| %s | %s | %s / %s ms | %s | %s / %s ms | %s | %s ms | %.1f / %.1f / %.1f MiB |", a.name, over,
+					ms(idleConns.at(0.99)), ms(conns.at(0.99)), share(conns), ms(idleStreams.at(0.99)), ms(opened.at(0.99)), share(opened), ms(again), mib(held), most, mib(after))
 				t.Log(row)
 				fmt.Fprintln(&table, row)
 			})
@@ -233,48 +232,27 @@ func (over visitor) transport(key peer.PrivateKey) (host.Transport, func(), erro
 }
 
 // visits lets newcomers visit, one after the other.
-func (over visitor) visits(t testing.TB, v *victim, p *peak, n int, enough func() bool) (ts times) {
-	for i := 0; i < n || !enough(); i++ {
+func (over visitor) visits(t testing.TB, f *far, n int) (ts times) {
+	for range n {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		ts.add(over.visit(ctx, v))
+		ts.add(over.visit(ctx, f))
 		cancel()
-		p.look(v)
 	}
 	return ts
 }
 
-func (over visitor) visit(ctx context.Context, v *victim) (time.Duration, error) {
+func (over visitor) visit(ctx context.Context, f *far) (time.Duration, error) {
 	h, end, err := over.open()
 	if err != nil {
 		return 0, err
 	}
 	defer end()
 	return timed(func() error {
-		if _, err := h.Connect(ctx, v.info()); err != nil {
+		if _, err := h.Connect(ctx, f.info); err != nil {
 			return err
 		}
-		return echoOnce(ctx, h, v.ID())
+		return echoOnce(ctx, h, f.info.ID)
 	})
-}
-
-// newTarget makes a victim on one transport.
-func newTarget(t testing.TB, over string) (*victim, visitor) {
-	t.Helper()
-	key := newKey(t)
-	transport, release, err := visitor(over).transport(key)
-	check(t, err)
-	t.Cleanup(release)
-	listen := "/ip4/" + victimAddress + "/tcp/0"
-	if over == "quic" {
-		listen = "/ip4/" + victimAddress + "/udp/0/quic-v1"
-	}
-	// The book is full of honest visitors soon: what grows with them is not the attack's.
-	v := start(t, victimConfig{key: key, limits: host.Limits{BookMemory: 256 << 10}}, listen, func(*upgrade.Upgrader) host.Transport { return transport })
-	v.Handle("/framed/1", func(_ context.Context, s *host.Stream) error {
-		_, err := wire.ReadFrame(s, 4<<20)
-		return err
-	})
-	return v, visitor(over)
 }
 
 // inNetwork runs the test again in a process with a network namespace of its own.

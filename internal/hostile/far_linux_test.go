@@ -13,13 +13,16 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kith-p2p/kith"
 	"github.com/kith-p2p/kith/host"
 	"github.com/kith-p2p/kith/identify"
+	"github.com/kith-p2p/kith/internal/wire"
 	"github.com/kith-p2p/kith/multiaddr"
 	"github.com/kith-p2p/kith/peer"
 	"github.com/kith-p2p/kith/perf"
@@ -41,7 +44,19 @@ type far struct {
 // processor, the test and whoever attacks get the others, if there are others.
 func startFar(t testing.TB, over string, memory int, alone bool) *far {
 	t.Helper()
-	text, err := json.Marshal(order{Attack: "serve", Over: over, Memory: memory})
+	return startServing(t, order{Over: over, Memory: memory}, alone)
+}
+
+// startNode starts a whole node that is attacked on one of its transports.
+func startNode(t testing.TB, over string) *far {
+	t.Helper()
+	return startServing(t, order{Over: over, Whole: true}, false)
+}
+
+func startServing(t testing.TB, o order, alone bool) *far {
+	t.Helper()
+	o.Attack = "serve"
+	text, err := json.Marshal(o)
 	check(t, err)
 	g := &gang{t: t, cmd: exec.Command(os.Args[0]), lines: make(chan string, 64)}
 	g.cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
@@ -113,31 +128,136 @@ func busy(t testing.TB, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// serveOrder is what the process of a far does. It is wired as kith.Start does it.
+// serveOrder is what the process of a far does.
 func serveOrder(o order) error {
-	key, err := peer.GenerateKey(peer.Ed25519)
-	if err != nil {
-		return err
+	// The book is full of honest visitors soon: what grows with them is not the attack's.
+	limits := host.Limits{Memory: o.Memory << 20, BookMemory: 256 << 10}
+	var panics atomic.Int64
+	trace := func(e host.Event) {
+		if _, ok := e.(host.HandlerPanicked); ok {
+			panics.Add(1)
+		}
 	}
-	limits := host.Limits{Memory: o.Memory << 20}
-	transport, listen, err := wired(o.Over, key, limits.Resolve(0))
-	if err != nil {
-		return err
+	serve := serveBare
+	if o.Whole {
+		serve = serveWhole
 	}
-	h, err := host.New(host.Config{Identity: key, Transports: []host.Transport{transport}, Limits: limits})
+	h, err := serve(o.Over, limits, trace)
 	if err != nil {
 		return err
 	}
 	h.Handle("/echo/1", echo)
 	h.Handle("/task/1", work)
+	h.Handle("/framed/1", func(_ context.Context, s *host.Stream) error {
+		_, err := wire.ReadFrame(s, 4<<20)
+		return err
+	})
+	for _, a := range h.Addrs() {
+		if text := a.String(); strings.HasSuffix(text, "/quic-v1") && o.Over == "quic" || strings.Contains(text, "/tcp/") && !strings.Contains(text, "/ws") && o.Over == "tcp" {
+			fmt.Printf("serves %s/p2p/%s\n", a, h.ID())
+		}
+	}
+	v := &victim{Host: h}
+	for what := range told {
+		s := state{Memory: residentNow(), Goroutines: runtime.NumGoroutine(), Usage: h.Usage(), Panics: int(panics.Load())}
+		if what == "level" {
+			l := v.level()
+			s.Goroutines, s.Heap, s.Usage = l.goroutines, l.heap, l.usage
+		}
+		text, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("state %s\n", text)
+	}
+	return nil
+}
+
+// serveWhole makes a node as users do, with all its transports.
+func serveWhole(_ string, limits host.Limits, trace func(host.Event)) (*host.Host, error) {
+	var listen []multiaddr.Addr
+	for _, end := range []string{"/tcp/0", "/udp/0/quic-v1", "/udp/0/quic-v1/webtransport", "/udp/0/webrtc-direct", "/tcp/0/ws"} {
+		listen = append(listen, multiaddr.MustParse("/ip4/"+victimAddress+end))
+	}
+	n, err := kith.Start(context.Background(), kith.Config{Listen: listen, MDNS: kith.MDNS{Off: true}, ServePerf: true, Limits: limits, Trace: trace})
+	if err != nil {
+		return nil, err
+	}
+	return n.Host, nil
+}
+
+// serveBare makes a host with one transport, wired as kith.Start does it.
+func serveBare(over string, limits host.Limits, trace func(host.Event)) (*host.Host, error) {
+	key, err := peer.GenerateKey(peer.Ed25519)
+	if err != nil {
+		return nil, err
+	}
+	transport, listen, err := wired(over, key, limits.Resolve(0))
+	if err != nil {
+		return nil, err
+	}
+	h, err := host.New(host.Config{Identity: key, Transports: []host.Transport{transport}, Limits: limits, Trace: trace})
+	if err != nil {
+		return nil, err
+	}
 	ping.Serve(h)
 	perf.Serve(h)
 	identify.Start(h, identify.Config{})
-	if err := h.Listen(multiaddr.MustParse(listen)); err != nil {
-		return err
+	return h, h.Listen(multiaddr.MustParse(listen))
+}
+
+// A state is what a far says of itself.
+type state struct {
+	Memory     uint64 // that the process has of the system, in bytes
+	Goroutines int
+	Usage      host.Usage
+	Panics     int    // of handlers
+	Heap       uint64 // bytes that live; of level alone
+}
+
+// residentNow is how much memory this process has of the system now, in bytes.
+func residentNow() uint64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
 	}
-	fmt.Printf("serves %s/p2p/%s\n", h.Addrs()[0], h.ID())
-	return nil
+	var size, resident uint64
+	fmt.Sscan(string(text), &size, &resident)
+	return resident * uint64(os.Getpagesize())
+}
+
+func (f *far) look() state { return f.ask("look") }
+
+// level has garbage collected first.
+func (f *far) level() state { return f.ask("level") }
+
+func (f *far) ask(what string) (s state) {
+	f.gang.t.Helper()
+	fmt.Fprintln(f.gang.in, what)
+	check(f.gang.t, json.Unmarshal([]byte(f.gang.report("state")), &s))
+	return s
+}
+
+// recovers is what it is for a victim of this process.
+func (f *far) recovers(t testing.TB, before state) {
+	t.Helper()
+	var s state
+	defer func() {
+		if t.Failed() {
+			t.Logf("left behind: %+v; before it was %+v", s, before)
+		}
+	}()
+	within(t, recovery, "the victim is as it was before", func() bool {
+		s = f.look()
+		if more(s.Usage, before.Usage) || s.Goroutines > before.Goroutines+teller {
+			return false
+		}
+		s = f.level()
+		return s.Heap <= before.Heap+heapSlack
+	})
+	if s.Panics > 0 {
+		t.Errorf("%d handlers panicked", s.Panics)
+	}
 }
 
 func wired(over string, key peer.PrivateKey, l host.Limits) (t host.Transport, listen string, err error) {

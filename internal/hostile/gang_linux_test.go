@@ -38,6 +38,7 @@ type order struct {
 
 	Over   string // of the attacks in onslaught_linux_test.go: "tcp" or "quic"
 	Memory int    // of "serve": the budget, in MiB
+	Whole  bool   // of "serve": a node, not a host with one transport
 }
 
 // orderEnv holds the order of a process that is a gang.

@@ -47,7 +47,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 					var ts times
 					for end := time.Now().Add(span); len(ts.ok)+len(ts.failed) < 3 || time.Now().Before(end); {
 						ctx, cancel := context.WithTimeout(t.Context(), patience)
-						ts.add(visitor(over).visitFar(ctx, f))
+						ts.add(visitor(over).visit(ctx, f))
 						cancel()
 					}
 					most := f.resident()
@@ -60,18 +60,4 @@ func TestMemoryUnderAttack(t *testing.T) {
 			}
 		}
 	}
-}
-
-func (over visitor) visitFar(ctx context.Context, f *far) (time.Duration, error) {
-	h, end, err := over.open()
-	if err != nil {
-		return 0, err
-	}
-	defer end()
-	return timed(func() error {
-		if _, err := h.Connect(ctx, f.info); err != nil {
-			return err
-		}
-		return echoOnce(ctx, h, f.info.ID)
-	})
 }

@@ -263,13 +263,15 @@ func ofGoroutines() (bytes uint64) {
 // have refused nothing for a minute.
 const teller = 1
 
-// recovers waits until everything is as it was before. A connection over QUIC lives for
-// 45 s if a busy machine lost the packet in which the remote took its leave.
+// recovery is how long everything takes to be as it was before. A connection over QUIC lives
+// for 45 s if a busy machine lost the packet in which the remote took its leave.
+const recovery = patience + 45*time.Second
+
+// recovers waits until everything is as it was before.
 func (v *victim) recovers(t testing.TB, before level) {
 	t.Helper()
-	const limit = patience + 45*time.Second
-	deadline := time.Now().Add(limit)
-	within(t, limit, "the victim is as it was before", func() bool {
+	deadline := time.Now().Add(recovery)
+	within(t, recovery, "the victim is as it was before", func() bool {
 		over := more(v.Usage(), before.usage) || runtime.NumGoroutine() > before.goroutines+teller
 		if !over {
 			over = v.level().heap > before.heap+heapSlack
