@@ -127,8 +127,9 @@ type MuxedConn interface {
 	OpenStream(ctx context.Context) (MuxedStream, error)
 
 	// Serve reads the connection until it ends, which it reports. It calls accept
-	// for each stream that the remote opens. accept blocks for up to a second while the
-	// remote has opened too many that came to nothing; better not to read on meanwhile.
+	// for each stream that the remote opens, for one at a time. accept blocks for up to a
+	// second while the remote has opened too many that came to nothing; better not to read
+	// on meanwhile.
 	Serve(accept func(MuxedStream)) error
 
 	// CloseWithCode ends the connection and all its streams and tells the remote

@@ -137,6 +137,8 @@ type conn struct {
 
 	pieces fragments // owned by the read loop of SCTP
 
+	accepting sync.Mutex // held while accept runs; taken before mu
+
 	mu sync.Mutex // guards all that follows
 
 	err        error // why the connection is closed; never changes again
@@ -428,6 +430,9 @@ func (c *conn) incoming(s *stream) bool {
 	}
 	c.mu.Unlock()
 	if accept != nil {
+		// Each stream has a goroutine that reads it, and accept is for one at a time.
+		c.accepting.Lock()
+		defer c.accepting.Unlock()
 		accept(s)
 	}
 	return true
@@ -633,9 +638,11 @@ func (c *conn) Serve(accept func(host.MuxedStream)) error {
 	waiting := c.waiting
 	c.waiting = nil
 	c.mu.Unlock()
+	c.accepting.Lock()
 	for _, s := range waiting {
 		accept(s)
 	}
+	c.accepting.Unlock()
 	<-c.done
 	return c.err
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,6 +140,16 @@ func TestWrongCertificate(t *testing.T) {
 
 // pair gives both ends of a connection, which hand the streams of the remote to served.
 func pair(t *testing.T) (near, far *conn, served chan host.MuxedStream) {
+	near, far = unserved(t)
+	served = make(chan host.MuxedStream, 100)
+	for _, c := range []*conn{near, far} {
+		go c.Serve(func(s host.MuxedStream) { served <- s })
+	}
+	return near, far, served
+}
+
+// unserved connects two of which neither takes streams yet.
+func unserved(t *testing.T) (near, far *conn) {
 	_, l := newListener(t)
 	accepted := make(chan *conn, 1)
 	go func() {
@@ -170,12 +181,47 @@ func pair(t *testing.T) (near, far *conn, served chan host.MuxedStream) {
 	if far == nil {
 		t.FailNow()
 	}
-	served = make(chan host.MuxedStream, 100)
 	for _, c := range []*conn{near, far} {
-		go c.Serve(func(s host.MuxedStream) { served <- s })
 		t.Cleanup(func() { c.CloseWithCode(0) })
 	}
-	return near, far, served
+	return near, far
+}
+
+// accept may wait, and counts on it that nobody else does: those that come meanwhile
+// have their turn after it.
+func TestOneAcceptAtATime(t *testing.T) {
+	const streams = 20
+	near, far := unserved(t)
+	var inside atomic.Bool
+	accepted := make(chan host.MuxedStream, streams)
+	go near.Serve(func(host.MuxedStream) {})
+	go far.Serve(func(s host.MuxedStream) {
+		if inside.Swap(true) {
+			t.Error("two at a time")
+		}
+		look := time.NewTicker(time.Millisecond)
+		defer look.Stop()
+		for came := 0; came < streams && !t.Failed(); {
+			<-look.C
+			far.mu.Lock()
+			came = far.theirs
+			far.mu.Unlock()
+		}
+		inside.Store(false)
+		accepted <- s
+	})
+	for range streams {
+		s, err := near.OpenStream(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range streams {
+		<-accepted
+	}
 }
 
 // A message that is too long, or no message, ends its stream and no other.

@@ -22,3 +22,16 @@ func TestTransport(t *testing.T) {
 		Silence: 3 * time.Second,
 	})
 }
+
+func TestClosing(t *testing.T) {
+	transporttest.Closing(t, transporttest.Case{
+		New: func(t testing.TB, key peer.PrivateKey) host.Transport {
+			transport, err := New(Config{Key: key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return transport
+		},
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/udp/0/webrtc-direct"),
+	})
+}

@@ -48,3 +48,12 @@ func check(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+func TestClosing(t *testing.T) {
+	transporttest.Closing(t, transporttest.Case{
+		New: func(t testing.TB, key peer.PrivateKey) host.Transport {
+			return newTransport(t, key, upgrade.Noise, websocket.Config{})
+		},
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/tcp/0/ws"),
+	})
+}

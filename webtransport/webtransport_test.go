@@ -18,3 +18,10 @@ func TestTransport(t *testing.T) {
 		Silence:   6 * time.Second,
 	})
 }
+
+func TestClosing(t *testing.T) {
+	transporttest.Closing(t, transporttest.Case{
+		New:    func(t testing.TB, key peer.PrivateKey) host.Transport { return newTransport(t, key) },
+		Listen: transporttest.Addrs("/ip4/127.0.0.1/udp/0/quic-v1/webtransport"),
+	})
+}

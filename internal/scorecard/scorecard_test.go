@@ -45,6 +45,9 @@ var rows = []row{
 	{33, "traffic again after a change of network: QUIC p50 1 s, p99 5 s, TCP 10 s", "internal/roam", "TestFigures", []string{"-moves=20"}, `: (\w+ \w+: \d+ moves.*)`},
 	{36, "Close within 1 s from every state, nothing left, over TCP", "tcp", "TestClosing", nil, `closed within .*`},
 	{36, "the same over QUIC", "quic", "TestClosing", nil, `closed within .*`},
+	{36, "the same over WebSocket", "websocket", "TestClosing", nil, `closed within .*`},
+	{36, "the same over WebTransport", "webtransport", "TestClosing", nil, `closed within .*`},
+	{36, "the same over WebRTC", "webrtc", "TestClosing", nil, `closed within .*`},
 	{37, "one who takes too much and 99 honest who ask for twice what the host can do: at least 80 % of their fair share, p99 at most 3 × what it is without that one", "internal/hostile", "TestFairness", []string{"-hostile.full"}, `capacity .*`},
 }
 

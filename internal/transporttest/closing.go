@@ -150,19 +150,19 @@ func (p *closing) open(from, to *host.Host, proto host.ProtocolID) *host.Stream 
 // silent is an address at which somebody listens and says nothing.
 func (p *closing) silent() multiaddr.Addr {
 	listen := p.c.Listen(p.t)[0]
+	_, rest := listen.SplitFirst()
+	_, rest = rest.SplitFirst()
 	if listen.Has(multiaddr.UDP) {
 		conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 		check(p.t, err)
 		p.t.Cleanup(func() { conn.Close() })
-		_, rest := listen.SplitFirst()
-		_, rest = rest.SplitFirst()
 		ap := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 		return multiaddr.Join(multiaddr.FromAddrPort(multiaddr.UDP, ap), rest)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(p.t, err)
 	p.t.Cleanup(func() { l.Close() })
-	return multiaddr.FromAddrPort(multiaddr.TCP, l.Addr().(*net.TCPAddr).AddrPort())
+	return multiaddr.Join(multiaddr.FromAddrPort(multiaddr.TCP, l.Addr().(*net.TCPAddr).AddrPort()), rest)
 }
 
 // dialing has a host dial.
