@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -57,7 +58,7 @@ func run(args []string) int {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		err = fmt.Errorf("%w; on the command line: --listen", err)
 	}
-	fmt.Fprintf(a.err, "kith: %v\n", err)
+	fmt.Fprintf(a.err, "kith: %s\n", strings.TrimPrefix(err.Error(), "kith: "))
 	return exitFailed
 }
 

@@ -179,7 +179,7 @@ func (a *app) serve(n *kith.Node) (stop func(), err error) {
 	if a.node.metrics != "" {
 		l, err := net.Listen("tcp", a.node.metrics)
 		if err != nil {
-			return stop, fmt.Errorf("--metrics: %w", err)
+			return stop, fmt.Errorf("--metrics: %v", err) // not %w: run would take a taken port for that of --listen
 		}
 		m := metrics.New(n.Host)
 		public := http.NewServeMux()
