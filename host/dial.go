@@ -74,6 +74,9 @@ func (h *Host) connTo(ctx context.Context, p peer.ID, addrs []multiaddr.Addr, ba
 		if err != nil {
 			return nil, err
 		}
+		if d == nil {
+			continue
+		}
 		select {
 		case <-d.done:
 		case <-ctx.Done():
@@ -178,12 +181,17 @@ func (p *progress) first() time.Duration {
 	return 0
 }
 
-// joinDial joins the dial to p that runs, or starts one.
+// joinDial joins the dial to p that runs, or starts one. The dial is nil if there is a
+// connection by now.
 func (h *Host) joinDial(p peer.ID, addrs []multiaddr.Addr, background bool) (d *dial, joined bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if d := h.dials[p]; d != nil && d.join(addrs, background) {
 		return d, true, nil
+	}
+	// One that was under way when the caller looked for a connection can have ended since.
+	if c := h.bestOf(p, nil); c != nil && !c.stale.Load() {
+		return nil, false, nil
 	}
 	h.lastDial++
 	d = &dial{
