@@ -3,6 +3,7 @@ package host
 import (
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -33,8 +34,11 @@ const (
 // garbage decides when there is a collection. Who stirs it has it look, until the process
 // is calm and has no more memory than it needs.
 type garbage struct {
-	ended   atomic.Bool // the host is closed
 	stirred atomic.Bool // it looks, now and again
+
+	mu    sync.Mutex
+	timer *time.Timer // of the next look
+	ended bool        // the host is closed
 
 	// One look at a time uses the rest.
 	memory processMemory
@@ -53,7 +57,7 @@ type processMemory interface {
 
 // stir is called when remotes have the host do something, with whatever locks there are.
 func (g *garbage) stir() {
-	if g == nil || g.stirred.Load() || g.ended.Load() || !g.stirred.CompareAndSwap(false, true) {
+	if g == nil || g.stirred.Load() || !g.stirred.CompareAndSwap(false, true) {
 		return
 	}
 	g.calm = 0
@@ -62,16 +66,28 @@ func (g *garbage) stir() {
 
 // lookLater looks after a while, in which there is no goroutine for it.
 func (g *garbage) lookLater() {
-	time.AfterFunc(collectLook, func() {
-		if g.ended.Load() {
-			return
-		}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return
+	}
+	g.timer = time.AfterFunc(collectLook, func() {
 		if g.look(time.Now()) {
 			g.lookLater()
 		} else {
 			g.stirred.Store(false)
 		}
 	})
+}
+
+// end ends the looks: a timer would keep all that the host has.
+func (g *garbage) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+	if g.timer != nil {
+		g.timer.Stop()
+	}
 }
 
 // look collects when it is time for it, and tells whether to look again.

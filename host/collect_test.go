@@ -94,7 +94,7 @@ func TestGarbageIsCollectedSeldom(t *testing.T) {
 				if n := len(m.collections); n < c.min || n > c.max {
 					t.Errorf("%d collections in an hour, want %d to %d", n, c.min, c.max)
 				}
-				g.ended.Store(true)
+				g.end()
 			})
 		})
 	}

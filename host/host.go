@@ -689,7 +689,7 @@ func (h *Host) Close() error {
 	h.life.Unlock()
 	h.cancel()
 	h.answers.end()
-	h.garbage.ended.Store(true)
+	h.garbage.end()
 
 	h.mu.Lock()
 	listeners := h.listeners
