@@ -138,6 +138,7 @@ func (s *socket) fill() error {
 		s.large = nil
 	}
 	left := copy(dst, s.buf) // less than a header
+	s.buf = dst[:left]       // or it keeps a large buffer that was given back
 	n, err := 0, error(nil)
 	for n == 0 && err == nil {
 		n, err = s.conn.Read(dst[left:])
