@@ -231,10 +231,15 @@ func upgradeConfig(key peer.PrivateKey, cfg Config) (upgrade.Config, error) {
 // connections, it may open on one.
 func streamsPerPeer(limits host.Limits) int { return min(limits.InboundStreamsPerPeer, math.MaxInt32) }
 
-// quicStreams is the same for connections over QUIC: 256, as with go-libp2p and rust-libp2p,
-// of the default. There a remote waits that may open no more, and is not refused; and
-// quic-go keeps streams for which nobody is charged while the host makes a remote wait.
-func quicStreams(limits host.Limits) int { return max(1, streamsPerPeer(limits)/4) }
+// maxQUICStreams is four times what go-libp2p and rust-libp2p let remotes have.
+const maxQUICStreams = 1024
+
+// quicStreams is the same for connections over QUIC. There a remote waits that may open no
+// more, and is not refused; and quic-go keeps streams for which nobody is charged while the
+// host makes a remote wait.
+func quicStreams(limits host.Limits) int {
+	return min(max(1, streamsPerPeer(limits)/4), maxQUICStreams)
+}
 
 // findNeighbours starts mDNS.
 func (n *Node) findNeighbours(cfg MDNS) {

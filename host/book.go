@@ -514,7 +514,8 @@ func (b *book) info(p peer.ID) PeerInfo {
 }
 
 // connect notes whether there is a connection with p. A connected peer is not
-// forgotten, and its addresses live on for a while after.
+// forgotten, and its addresses live on for a while after; one of which nothing is known
+// is forgotten at once.
 func (b *book) connect(p peer.ID, yes bool) {
 	now := time.Now()
 	b.mu.Lock()
@@ -530,6 +531,10 @@ func (b *book) connect(p peer.ID, yes bool) {
 			e.addrs[i].expires = max(e.addrs[i].expires, after(now, TTLConnected))
 		}
 		e.shrink()
+	}
+	if !yes && e.about == nil && len(e.addrs) == 0 { // it has said nothing, and cannot be dialed
+		b.forget(e)
+		return
 	}
 	b.unplace(e)
 	e.connected = yes

@@ -46,6 +46,26 @@ func TestBookIsBounded(t *testing.T) {
 	}
 }
 
+// Who came and said nothing is not remembered; who said something is.
+func TestBookForgetsTheSilent(t *testing.T) {
+	b := newBook(1 << 20)
+	silent, spoke := testID(t), testID(t)
+	for _, p := range []peer.ID{silent, spoke} {
+		b.connect(p, true)
+	}
+	b.identified(PeerInfo{ID: spoke, AgentVersion: "agent"}, multiaddr.Addr{})
+	for _, p := range []peer.ID{silent, spoke} {
+		b.connect(p, false)
+	}
+	if n, _ := b.usage(); n != 1 || b.info(spoke).AgentVersion != "agent" {
+		t.Errorf("%d peers are known, and one as %+v", n, b.info(spoke))
+	}
+	b.connect(silent, true)
+	if n, _ := b.usage(); n != 2 {
+		t.Errorf("%d peers are known with a second connection, want 2", n)
+	}
+}
+
 func TestBookBoundsAddrs(t *testing.T) {
 	b := newBook(1 << 20)
 	p := testID(t)

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
@@ -47,6 +48,7 @@ type garbage struct {
 	least  uint64    // what the process had after the last collection
 	next   time.Time // there may be one
 	pause  time.Duration
+	once   bool // there will be one more then, for what was let go since
 }
 
 // processMemory is what the runtime says, and does.
@@ -98,23 +100,26 @@ func (g *garbage) look(now time.Time) (again bool) {
 		g.cycles, g.calm = cycles, 0
 	}
 	switch {
+	case g.once:
 	case g.calm < collectCalm:
 		return true
 	case mapped < g.least+max(collectMin, g.least/collectShare):
 		return false
-	case now.Before(g.next):
+	}
+	if now.Before(g.next) {
 		return true
 	}
 	g.memory.collect()
 	took := time.Since(now)
 	g.cycles, g.least = g.memory.look()
-	g.pause = max(collectEvery, 2*g.pause)
-	if g.least < mapped-mapped/collectShare {
+	much := g.least < mapped-mapped/collectShare
+	g.pause = min(max(collectEvery, 2*g.pause), collectSeldom)
+	if much {
 		g.pause = collectEvery
 	}
-	g.pause = min(g.pause, collectSeldom)
 	g.next = now.Add(max(g.pause, collectCost*took))
-	return false
+	g.once = much && !g.once // connections end one after the other
+	return g.once
 }
 
 // goMemory is the memory of this process.
@@ -126,4 +131,7 @@ func (goMemory) look() (cycles, mapped uint64) {
 	return s[0].Value.Uint64(), s[1].Value.Uint64() - s[2].Value.Uint64()
 }
 
-func (goMemory) collect() { debug.FreeOSMemory() }
+func (goMemory) collect() {
+	runtime.GC() // what a sync.Pool holds is let go by the second collection
+	debug.FreeOSMemory()
+}

@@ -135,7 +135,7 @@ func (l Limits) Resolve(machine int) Limits {
 	part(&l.BookMemory, m/16)
 	set(&l.InboundStreamsPerPeer, max(min(l.StreamMemory, m)/2/(8<<10), 16))
 	set(&l.UnnegotiatedStreamsPerPeer, 64)
-	set(&l.UnnegotiatedStreams, max(small/(64<<10), 64))
+	set(&l.UnnegotiatedStreams, max(small/(128<<10), 64))
 	opening := l.HalfOpening()
 	part(&l.ConnMemory, max(m-min(l.StreamMemory, m)-min(l.BookMemory, m)-min(l.HalfOpen, m/halfOpenCost)*halfOpenCost-opening*quicOpeningCost, m/8))
 	return l
@@ -210,7 +210,7 @@ func (l Limits) Rows(machine int) []LimitRow {
 	add("HalfOpening", 0, r.HalfOpening(), "", "Memory / 512 KiB, 8 to 1024", "connections over QUIC whose first flight is not complete")
 	add("InboundStreamsPerPeer", l.InboundStreamsPerPeer, r.InboundStreamsPerPeer, "", "half of StreamMemory / 8 KiB, at least 16", "streams of one peer")
 	add("PeerStreamMemory", 0, r.PeerStreamMemory(), "bytes", "half of StreamMemory", "what one peer can get of it")
-	add("UnnegotiatedStreams", l.UnnegotiatedStreams, r.UnnegotiatedStreams, "", "Memory / 64 KiB, 64 to 1024", "streams for which no protocol was proposed within 100 ms")
+	add("UnnegotiatedStreams", l.UnnegotiatedStreams, r.UnnegotiatedStreams, "", "Memory / 128 KiB, 64 to 512", "streams for which no protocol was proposed within 100 ms")
 	add("UnnegotiatedStreamsPerPeer", l.UnnegotiatedStreamsPerPeer, r.UnnegotiatedStreamsPerPeer, "", "an honest opener proposes at once", "those of one peer")
 	if room := r.ConnMemory / connCost; r.Conns > room {
 		i := slices.IndexFunc(rows, func(r LimitRow) bool { return r.Name == "Conns" })
