@@ -46,9 +46,10 @@ type garbage struct {
 	cycles uint64    // collections of the runtime's own, at the last look
 	calm   int       // looks since there was one
 	least  uint64    // what the process had after the last collection
+	most   uint64    // what it had most since then, or since it fell to half
 	next   time.Time // there may be one
 	pause  time.Duration
-	once   bool // there will be one more then, for what was let go since
+	once   bool // there will be one then, for what was let go since
 }
 
 // processMemory is what the runtime says, and does.
@@ -99,8 +100,11 @@ func (g *garbage) look(now time.Time) (again bool) {
 	if cycles != g.cycles {
 		g.cycles, g.calm = cycles, 0
 	}
+	g.most = max(g.most, mapped)
 	switch {
 	case g.once:
+	case mapped < g.most/2: // the runtime has collected the most of it, and keeps a little
+		g.once, g.most, g.next = true, mapped, later(g.next, now.Add(collectEvery))
 	case g.calm < collectCalm:
 		return true
 	case mapped < g.least+max(collectMin, g.least/collectShare):
@@ -112,6 +116,7 @@ func (g *garbage) look(now time.Time) (again bool) {
 	g.memory.collect()
 	took := time.Since(now)
 	g.cycles, g.least = g.memory.look()
+	g.most = g.least
 	much := g.least < mapped-mapped/collectShare
 	g.pause = min(max(collectEvery, 2*g.pause), collectSeldom)
 	if much {
@@ -120,6 +125,13 @@ func (g *garbage) look(now time.Time) (again bool) {
 	g.next = now.Add(max(g.pause, collectCost*took))
 	g.once = much && !g.once // connections end one after the other
 	return g.once
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // goMemory is the memory of this process.

@@ -74,6 +74,32 @@ func TestGarbageIsCollected(t *testing.T) {
 	})
 }
 
+// What the runtime has collected by itself is looked through once more, although it goes on.
+func TestGarbageAfterTheRuntime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeMemory{live: 20 << 20}
+		g := &garbage{memory: m, least: m.live}
+		defer g.end()
+		life := func(seconds int, rubbish uint64) {
+			m.rubbish = rubbish
+			for range seconds {
+				g.stir()
+				m.cycles++
+				time.Sleep(time.Second)
+			}
+		}
+		life(60, 4<<20)
+		life(10, 50<<20)
+		if n := len(m.collections); n > 0 {
+			t.Errorf("%d collections before the end of the attack", n)
+		}
+		life(60, 4<<20)
+		if n := len(m.collections); n != 1 {
+			t.Errorf("%d collections after it, want 1", n)
+		}
+	})
+}
+
 // Garbage that comes again and again is not collected all the time.
 func TestGarbageIsCollectedSeldom(t *testing.T) {
 	for name, c := range map[string]struct {
