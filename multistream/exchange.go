@@ -124,8 +124,15 @@ func (x *exchange) fill(r io.Reader, need, ahead int) error {
 	if err == io.EOF && x.w+x.total > 0 {
 		err = io.ErrUnexpectedEOF // io.EOF is for a peer that sent nothing
 	}
-	return fmt.Errorf("multistream: reading: %w", err)
+	return &readError{err}
 }
+
+// A readError is put into words only when somebody asks: whoever resets streams has many
+// made that nobody looks at.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return "multistream: reading: " + e.err.Error() }
+func (e *readError) Unwrap() error { return e.err }
 
 // answer reads what the peer says to the proposal of proto: true for its echo.
 // The first answer comes after the header. A peer says nothing more before it
