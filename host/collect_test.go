@@ -1,6 +1,8 @@
 package host
 
 import (
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -8,31 +10,60 @@ import (
 
 // fakeMemory is a process whose garbage a test makes.
 type fakeMemory struct {
-	cycles        uint64
-	live, rubbish uint64 // bytes
-	looks         int
-	collections   []time.Time
-	took          time.Duration
+	live uint64 // bytes
+	took time.Duration
+
+	mu          sync.Mutex
+	cycles      uint64
+	rubbish     uint64 // bytes
+	looks       int
+	collections []time.Time
 }
 
 func (m *fakeMemory) look() (cycles, mapped uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.looks++
 	return m.cycles, m.live + m.rubbish
 }
 
 func (m *fakeMemory) collect() {
+	m.mu.Lock()
 	m.collections = append(m.collections, time.Now())
+	m.mu.Unlock()
 	time.Sleep(m.took)
-	m.rubbish = 0
+	m.fill(0)
+}
+
+// fill sets how much rubbish there is.
+func (m *fakeMemory) fill(rubbish uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rubbish = rubbish
+}
+
+// cycle notes a collection of the runtime's own.
+func (m *fakeMemory) cycle() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cycles++
+}
+
+// done tells of all looks and collections.
+func (m *fakeMemory) done() (looks int, collections []time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.looks, slices.Clone(m.collections)
 }
 
 // rest lets a minute pass and tells how often was looked and collected meanwhile, and
 // whether it is over.
 func (m *fakeMemory) rest(g *garbage) (looks, collections int, over bool) {
-	looks, collections = m.looks, len(m.collections)
+	before, begun := m.done()
 	time.Sleep(time.Minute)
 	synctest.Wait()
-	return m.looks - looks, len(m.collections) - collections, !g.stirred.Load()
+	after, ended := m.done()
+	return after - before, len(ended) - len(begun), !g.stirred.Load()
 }
 
 func TestGarbageIsCollected(t *testing.T) {
@@ -51,28 +82,32 @@ func TestGarbageIsCollected(t *testing.T) {
 		} else if first, second := m.collections[0].Sub(start), m.collections[1].Sub(start); first > collectEvery+collectLook || second > 2*(collectEvery+collectLook) {
 			t.Errorf("collected after %v and %v", first, second)
 		}
-		before := len(m.collections)
 
-		m.rubbish = m.live/collectShare - 1
+		m.fill(m.live/collectShare - 1)
 		g.stir()
 		if _, n, over := m.rest(g); n > 0 || !over {
 			t.Errorf("for little: %d collections, over: %v", n, over)
 		}
 
-		m.rubbish = m.live
+		_, before := m.done()
+		m.fill(m.live)
 		g.stir()
 		for range 20 { // the runtime collects by itself
 			time.Sleep(collectLook * (collectCalm - 1))
-			m.cycles++
+			m.cycle()
 		}
-		if n := len(m.collections) - before; n > 0 {
-			t.Errorf("%d collections beside those of the runtime, want none", n)
+		if _, all := m.done(); len(all) > len(before) {
+			t.Errorf("%d collections beside those of the runtime, want none", len(all)-len(before))
 		}
 		if _, n, over := m.rest(g); n != 2 || !over {
 			t.Errorf("after the last of those: %d collections, over: %v", n, over)
 		}
 	})
 }
+
+// notTheSame is about as long as collectLook: what a test does and a look never come at
+// the same time.
+const notTheSame = collectLook + time.Millisecond
 
 // What the runtime has collected by itself is looked through once more, although it goes on.
 func TestGarbageAfterTheRuntime(t *testing.T) {
@@ -81,21 +116,21 @@ func TestGarbageAfterTheRuntime(t *testing.T) {
 		g := &garbage{memory: m, least: m.live}
 		defer g.end()
 		life := func(seconds int, rubbish uint64) {
-			m.rubbish = rubbish
+			m.fill(rubbish)
 			for range seconds {
 				g.stir()
-				m.cycles++
-				time.Sleep(time.Second)
+				m.cycle()
+				time.Sleep(notTheSame)
 			}
 		}
 		life(60, 4<<20)
 		life(10, 50<<20)
-		if n := len(m.collections); n > 0 {
-			t.Errorf("%d collections before the end of the attack", n)
+		if _, all := m.done(); len(all) > 0 {
+			t.Errorf("%d collections before the end of the attack", len(all))
 		}
 		life(60, 4<<20)
-		if n := len(m.collections); n != 1 {
-			t.Errorf("%d collections after it, want 1", n)
+		if _, all := m.done(); len(all) != 1 {
+			t.Errorf("%d collections after it, want 1", len(all))
 		}
 	})
 }
@@ -115,12 +150,12 @@ func TestGarbageIsCollectedSeldom(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &fakeMemory{live: c.live, took: c.took}
 				g := &garbage{memory: m, least: c.live}
-				for end := time.Now().Add(time.Hour); time.Now().Before(end); time.Sleep(time.Second) {
-					m.rubbish = c.rubbish
+				for end := time.Now().Add(time.Hour); time.Now().Before(end); time.Sleep(notTheSame) {
+					m.fill(c.rubbish)
 					g.stir()
 				}
-				if n := len(m.collections); n < c.min || n > c.max {
-					t.Errorf("%d collections in an hour, want %d to %d", n, c.min, c.max)
+				if _, all := m.done(); len(all) < c.min || len(all) > c.max {
+					t.Errorf("%d collections in an hour, want %d to %d", len(all), c.min, c.max)
 				}
 				g.end()
 			})
