@@ -149,9 +149,10 @@ func open(t testing.TB, c host.MuxedConn) host.MuxedStream {
 	return s
 }
 
+// A remote whose last packet was lost is there until it has been silent for long enough.
 func await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(defaultIdleTimeout + 15*time.Second); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time: " + what)
 		}
