@@ -14,13 +14,20 @@ import (
 	"github.com/kith-p2p/kith/interop/internal/peercmd"
 )
 
-// TestRoaming takes the dialer's address away in the middle of a ping, as a machine does that goes from one network to another.
-// Over QUIC the connection and the ping's one stream go on, whoever the listener is.
-func TestRoaming(t *testing.T) {
+// buildKith builds the command and tells where it is.
+func buildKith(t *testing.T) string {
+	t.Helper()
 	kith := filepath.Join(t.TempDir(), "kith")
 	if out, err := exec.Command("go", "build", "-C", "..", "-o", kith, "./cmd/kith").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return kith
+}
+
+// TestRoaming takes the dialer's address away in the middle of a ping, as a machine does that goes from one network to another.
+// Over QUIC the connection and the ping's one stream go on, whoever the listener is.
+func TestRoaming(t *testing.T) {
+	kith := buildKith(t)
 	for _, listener := range []struct {
 		name  string
 		argv  []string
@@ -66,10 +73,7 @@ func TestRoaming(t *testing.T) {
 // TestRoamingFamilies takes IPv4 away from the dialer in the middle of a ping and gives it IPv6, and goes back. With Kith the ping's one stream
 // goes on. With go-libp2p nothing is sent to where it knows nothing of the connection: it is dialed anew.
 func TestRoamingFamilies(t *testing.T) {
-	kith := filepath.Join(t.TempDir(), "kith")
-	if out, err := exec.Command("go", "build", "-C", "..", "-o", kith, "./cmd/kith").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	kith := buildKith(t)
 	for _, listener := range []struct {
 		name    string
 		argv    []string

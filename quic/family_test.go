@@ -3,7 +3,6 @@ package quic
 import (
 	"bytes"
 	"context"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -54,18 +53,7 @@ func TestFamilies(t *testing.T) {
 		}
 		dialed, taken := dialTo(t, near, l4)
 		echo(t, dialed.Mux, taken.Mux)
-		s := open(t, dialed.Mux)
-		sent := make([]byte, 16<<20)
-		rand.NewChaCha8([32]byte{1}).Read(sent)
-		go func() {
-			s.Write(sent)
-			s.CloseWrite()
-		}()
-		received := make(chan []byte)
-		go func() {
-			b, _ := io.ReadAll(s)
-			received <- b
-		}()
+		sent, received := busy(open(t, dialed.Mux), 16<<20)
 		server := taken.Mux.(*conn).qc
 		for i := range 8 {
 			l := []host.TransportListener{l6, l4}[i%2]

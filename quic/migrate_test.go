@@ -34,20 +34,7 @@ func TestAddrsChanged(t *testing.T) {
 		t.Fatalf("dialed from %s", taken.RemoteAddr)
 	}
 	echo(t, dialed.Mux, taken.Mux)
-	s := open(t, dialed.Mux)
-
-	// Something is always under way on the stream.
-	sent := make([]byte, 8<<20)
-	rand.NewChaCha8([32]byte{1}).Read(sent)
-	go func() {
-		s.Write(sent)
-		s.CloseWrite()
-	}()
-	received := make(chan []byte)
-	go func() {
-		b, _ := io.ReadAll(s)
-		received <- b
-	}()
+	sent, received := busy(open(t, dialed.Mux), 8<<20)
 	far := taken.Mux.(*conn).qc
 	for i := range 8 {
 		want := []string{"127.0.0.2", "127.0.0.3"}[i%2]
@@ -147,6 +134,22 @@ func open(t testing.TB, c host.MuxedConn) host.MuxedStream {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// busy has something under way on a stream all the time, and tells what comes back.
+func busy(s host.MuxedStream, n int) (sent []byte, received <-chan []byte) {
+	sent = make([]byte, n)
+	rand.NewChaCha8([32]byte{1}).Read(sent)
+	go func() {
+		s.Write(sent)
+		s.CloseWrite()
+	}()
+	back := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(s)
+		back <- b
+	}()
+	return sent, back
 }
 
 // A remote whose last packet was lost is there until it has been silent for long enough.
